@@ -1,0 +1,46 @@
+"""microgradnd: an autograd engine and small neural-network framework on NumPy or CuPy.
+
+    >>> import microgradnd as mg
+    >>> x = mg.tensor([5.0, 7.0, -1.0, 1.0], requires_grad=True)
+    >>> mg.maxout(x, 2).sum().backward()
+    >>> x.grad
+    Tensor([0., 1., 0., 1.])
+
+Every primitive (`docs/operations.md`) is a function of this module. The backend is NumPy, or CuPy
+with `MICROGRADND_BACKEND=cupy`.
+"""
+
+from typing import Any
+
+from . import backend, ops, random
+from .backend import Backend, BackendError
+from .functions import (
+    allclose, arange, asarray, eye, from_dlpack, full, full_like, is_tensor, linspace, ones,
+    ones_like, tensor, to, zeros, zeros_like,
+)  # fmt: skip
+from .modes import (
+    enable_grad, get_default_dtype, is_grad_enabled, no_grad, set_default_dtype,
+)  # fmt: skip
+from .primitives import Primitive, primitive
+from .protocols import COMPOSITES, REGISTRY
+from .random import Generator, manual_seed
+from .tape import Tensor
+from .transforms import checkpoint, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+
+__version__ = "0.1.0"
+
+globals().update(REGISTRY)
+globals().update(COMPOSITES)
+
+_LAZY = {"testing": "testing", "trace": "trace", "detect_anomaly": "trace"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what costs time only when it is asked for."""
+    from importlib import import_module
+
+    if name == "testing":
+        return import_module(".testing", __name__)
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,271 @@
+"""What a Tensor can do as an array without the tape: looks, conversions, exchange, copying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from . import backend as backends
+from .backend import Backend
+
+FLOATS = "efd"
+
+
+def check_dtype(dtype: Any) -> Any:
+    """Give a dtype in native byte order.
+
+    Raises:
+        TypeError: Unless it is bool, an integer, float16, float32 or float64.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind == "c":
+        raise TypeError(f"complex numbers are not supported, got {dtype}; take .real and .imag")
+    if dtype.kind not in "biuf" or (dtype.kind == "f" and dtype.char not in FLOATS):
+        raise TypeError(f"dtype {dtype} is not supported; use bool, an integer or float16/32/64")
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+
+def host_array(data: Any, floats: Any) -> np.ndarray:
+    """Make a NumPy array of numbers, lists or an array; Python floats become `floats`.
+
+    Raises:
+        TypeError: For what is not made of real numbers.
+        ValueError: For ragged lists.
+    """
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError("masked arrays are not supported; use .filled() first")
+    plain = isinstance(data, (np.ndarray, np.generic))
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(f"ragged data: {ragged(data)}") from error
+    if array.dtype.kind not in "biufc":
+        raise TypeError(
+            f"a tensor is made of numbers, got {first_odd(data)!r} (dtype {array.dtype})"
+        )
+    dtype = check_dtype(array.dtype)
+    return array.astype(dtype if plain or dtype.kind != "f" else floats, copy=False)
+
+
+def ragged(data: Any) -> str:
+    """Say where the lengths of nested lists disagree."""
+    for dim in range(1, 65):
+        lengths = [len(row) if hasattr(row, "__len__") else 0 for row in data]
+        for length in lengths:
+            if length != lengths[0]:
+                return f"expected a sequence of length {lengths[0]} at dim {dim}, got {length}"
+        data = [item for row in data for item in row]
+    return "the lengths of its rows differ"
+
+
+def first_odd(data: Any) -> Any:
+    """Give the first element of nested lists that is not a number."""
+    if isinstance(data, (list, tuple)):
+        odd = [first_odd(item) for item in data]
+        return next((item for item in odd if not isinstance(item, (int, float))), None)
+    return data.flat[0] if isinstance(data, np.ndarray) and data.size else data
+
+
+def to_array(
+    data: Any,
+    dtype: Any = None,
+    backend: Backend | None = None,
+    floats: Any = np.float32,
+    copy: bool = False,
+) -> Any:
+    """Make a raw array on `backend` (default: where `data` lives; host data: the current one).
+
+    Args:
+        data: Numbers, nested lists, an array, or an object that exports DLPack.
+        dtype: The dtype wanted.
+        backend: Where the array shall live.
+        floats: What Python floats become.
+        copy: Never share memory with `data`.
+
+    Raises:
+        TypeError: For text, objects, None, complex numbers.
+        ValueError: For ragged lists.
+    """
+    kind = backends.BY_TYPE.get(type(data))
+    if kind is None and hasattr(data, "__dlpack__") and not isinstance(data, np.ndarray):
+        kind = backends.named("cupy" if data.__dlpack_device__()[0] == 2 else "numpy")
+        data = kind.from_dlpack(data)
+    if kind is None or kind.name == "numpy":
+        host = host_array(data, floats)
+        copy = copy and host is data
+        data, kind = host, backends.named("numpy")
+        backend = backend or backends.get()
+    check_dtype(data.dtype)
+    backend = backend or kind
+    if dtype is not None and (dtype := check_dtype(dtype)) != data.dtype:
+        data, copy = kind.xp.astype(data, dtype), False
+    if backend is not kind:
+        return backend.asarray(kind.to_numpy(data))
+    return kind.xp.copy(data) if copy else data
+
+
+def _rebuild(kind: Any, values: np.ndarray, backend: str, requires_grad: bool) -> Any:
+    with backends.use(backend):
+        return kind(values, requires_grad=requires_grad)
+
+
+class ArrayLike:
+    """The array side of a Tensor; the engine's side is in `tape`."""
+
+    __slots__ = ()
+    __array_priority__ = 200.0
+
+    _array: Any
+    requires_grad: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length along each axis."""
+        return self._array.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._array.size
+
+    @property
+    def dtype(self) -> Any:
+        """The NumPy dtype."""
+        return self._array.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the elements take."""
+        return self._array.nbytes
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that the array belongs to."""
+        return backends.of(self._array)
+
+    # --- out of the library
+
+    def _leaves_the_tape(self, what: str) -> None:
+        if self.requires_grad:
+            raise RuntimeError(
+                f"{what}: this tensor requires a gradient; use t.detach() first, for example "
+                "t.detach().numpy()"
+            )
+
+    def numpy(self) -> np.ndarray:
+        """Give the values as a NumPy array: the same memory on NumPy, a copy from a device.
+
+        The array is read-only while the tape keeps its values.
+
+        Raises:
+            RuntimeError: If the tensor requires a gradient.
+        """
+        self._leaves_the_tape("numpy()")
+        return self.backend.to_numpy(self.data)  # type: ignore[attr-defined]
+
+    def _host(self) -> np.ndarray:
+        return self.backend.to_numpy(self._array)
+
+    def item(self) -> float | int | bool:
+        """Give the only element as a Python number.
+
+        Raises:
+            ValueError: If there is not exactly one.
+        """
+        if self.size != 1:
+            raise ValueError(f"item: one element is wanted, got shape {self.shape}")
+        return self._host().item()
+
+    def tolist(self) -> Any:
+        """Give the values as nested Python lists."""
+        return self._host().tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu" or self.ndim:
+            raise TypeError(f"only a 0-d integer tensor is an index, got {self.dtype} {self.shape}")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                f"the truth value of a tensor of shape {self.shape} is ambiguous; use .any() or "
+                ".all()"
+            )
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d tensor")
+        return (self[i] for i in range(len(self)))  # type: ignore[index]
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self._host() == getattr(value, "_array", value)).any())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        self._leaves_the_tape("conversion to a NumPy array")
+        if self.backend.name != "numpy":
+            raise TypeError(
+                f"this tensor is on {self.backend.name!r}; nothing is moved silently, use .numpy()"
+            )
+        return np.array(self.data, dtype=dtype, copy=copy)  # type: ignore[attr-defined]
+
+    def __dlpack__(self, **options: Any) -> Any:
+        self._leaves_the_tape("DLPack export")
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
+    # --- copies
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.is_leaf:  # type: ignore[attr-defined]
+            raise RuntimeError(
+                "only leaves can be pickled or copied; use .detach(), or .clone() for a copy on "
+                "the tape"
+            )
+        return _rebuild, (type(self), self._host(), self.backend.name, self.requires_grad)
+
+    # --- looks
+
+    def __repr__(self) -> str:
+        try:
+            values = np.array2string(self._host(), separator=", ", prefix="Tensor(")
+        except Exception as error:
+            values = f"<{type(error).__name__}: {error}>"
+        notes = [values]
+        if self.dtype not in (np.float32, np.int64, np.bool_):
+            notes.append(f"dtype={self.dtype}")
+        if self.backend.name != "numpy":
+            notes.append(f"backend={self.backend.name!r}")
+        node = getattr(self, "_node", None)
+        if node is not None:
+            notes.append("requires_grad=True" if node.op is None else f"op={node.op.name}")
+        return f"{type(self).__name__}({', '.join(notes)})"
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        if self.size != 1:
+            raise TypeError(f"format {spec!r} needs one element, got shape {self.shape}")
+        return format(self.item(), spec)

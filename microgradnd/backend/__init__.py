@@ -1,0 +1,120 @@
+"""Backends: which array library computes, how it is chosen, how arrays move between them.
+
+The namespace follows the arrays: an operation runs where its operands live. The *current* backend
+only decides where new arrays (from numbers and lists) are made. It is `numpy` unless
+`MICROGRADND_BACKEND` says `cupy` or `auto`; the variable is read once, when first needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from .interface import Backend, BackendError, MissingBackendError
+from .numpy_backend import NumpyBackend
+
+__all__ = ["Backend", "BackendError", "MissingBackendError", "available", "get", "of", "set", "use"]
+
+CHOICES = ("numpy", "cupy", "auto")
+_numpy = NumpyBackend()
+_loaded: dict[str, Backend] = {"numpy": _numpy}
+BY_TYPE: dict[type, Backend] = {_numpy.array_type: _numpy}
+_default: Backend | None = None
+_current: ContextVar[Backend | None] = ContextVar("microgradnd_backend", default=None)
+
+
+def register(backend: Backend) -> Backend:
+    """Make a backend known under its name and array type."""
+    _loaded[backend.name] = backend
+    BY_TYPE[backend.array_type] = backend
+    return backend
+
+
+def _load(name: str) -> Backend:
+    name = name.strip().lower()
+    if name in _loaded:
+        return _loaded[name]
+    if name == "cupy":
+        from . import cupy_backend
+
+        return register(cupy_backend.load())
+    if name == "auto":
+        try:
+            chosen, why = _load("cupy"), "CuPy found a usable device"
+        except BackendError as error:
+            chosen, why = _numpy, str(error)
+        print(f"microgradnd: MICROGRADND_BACKEND=auto took {chosen.name}: {why}", file=sys.stderr)
+        return chosen
+    raise ValueError(
+        f"MICROGRADND_BACKEND={name!r} is not a backend; choose "
+        + ", ".join(map(repr, CHOICES[:-1]))
+        + f" or {CHOICES[-1]!r}."
+    )
+
+
+def get() -> Backend:
+    """Give the current backend: where arrays made from numbers and lists live.
+
+    Raises:
+        ValueError: If `MICROGRADND_BACKEND` names no backend.
+        BackendError: If the backend it names cannot be used here; nothing falls back silently.
+    """
+    global _default
+    current = _current.get()
+    if current is not None:
+        return current
+    if _default is None:
+        _default = _load(os.environ.get("MICROGRADND_BACKEND", "").strip() or "numpy")
+    return _default
+
+
+def set(name: str | Backend) -> Backend:
+    """Choose the default backend of this process by name; gives it back."""
+    global _default
+    _default = name if isinstance(name, Backend) else _load(name)
+    return _default
+
+
+@contextmanager
+def use(name: str | Backend) -> Iterator[Backend]:
+    """Make another backend current inside a `with` block (in this thread only)."""
+    token = _current.set(name if isinstance(name, Backend) else _load(name))
+    try:
+        yield get()
+    finally:
+        _current.reset(token)
+
+
+def named(name: str) -> Backend:
+    """Give a backend by name, loading it if need be."""
+    return _load(name)
+
+
+def available() -> dict[str, str]:
+    """Say of every backend whether it can be used: its name, and `"ok"` or the reason why not."""
+    report = {}
+    for name in dict.fromkeys([*CHOICES[:-1], *_loaded]):
+        try:
+            _load(name)
+            report[name] = "ok"
+        except BackendError as error:
+            report[name] = str(error)
+    return report
+
+
+def of(array: Any) -> Backend:
+    """Give the backend that an array belongs to.
+
+    Raises:
+        TypeError: If it is no array of a loaded backend.
+    """
+    backend = BY_TYPE.get(type(array))
+    if backend is None and type(array).__module__.partition(".")[0] == "cupy":
+        backend = _load("cupy")
+    if backend is None:
+        raise TypeError(f"{type(array).__name__} is not an array of any loaded backend")
+    return backend

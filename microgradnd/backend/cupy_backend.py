@@ -1,0 +1,180 @@
+"""CuPy as a backend: the only module that imports cupy, and only when somebody asks for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .interface import Backend, BackendError, MissingBackendError
+from .namespace import build
+
+INSTALL = (
+    'pip install "cupy-cuda13x[ctk]" (CUDA 13 driver), pip install "cupy-cuda12x[ctk]" '
+    "(CUDA 12 driver)"
+)
+
+
+def load() -> CupyBackend:
+    """Import CuPy and try it on a tiny product.
+
+    Raises:
+        MissingBackendError: If CuPy is not installed.
+        BackendError: If it is installed but cannot compute here: no driver, an old driver, no
+            visible device, or missing CUDA libraries. The message says which.
+    """
+    try:
+        import cupy
+        from cupyx.scipy import special
+    except ImportError as error:
+        raise MissingBackendError(
+            f"MICROGRADND_BACKEND=cupy, but CuPy is not installed. Install one of: {INSTALL}, "
+            "or unset MICROGRADND_BACKEND to use NumPy."
+        ) from error
+    try:
+        probe = cupy.ones((2, 2), "f4")
+        (probe @ probe + 1).sum()
+    except (ImportError, RuntimeError) as error:
+        raise BackendError(explain(cupy, error)) from error
+    return CupyBackend(cupy, special)
+
+
+def explain(cupy: Any, error: Exception) -> str:
+    """Say in plain words why an installed CuPy cannot compute on this machine."""
+    head = f"CuPy {cupy.__version__} is installed, but "
+    status = getattr(error, "status", None)
+    driver = cupy.cuda.runtime.driverGetVersion()
+    if driver == 0:
+        return head + "no NVIDIA driver was found on this machine."
+    if status == 35:
+        have, want = (f"{v // 1000}.{v % 1000 // 10}" for v in (
+            driver, cupy.cuda.runtime.runtimeGetVersion()))
+        return head + (
+            f"the driver supports CUDA {have} and CuPy needs {want}: update the driver or install "
+            "the CuPy package for your driver's CUDA version."
+        )
+    if status == 100:
+        import os
+
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return head + f"no CUDA device is visible (CUDA_VISIBLE_DEVICES={visible!r})."
+    return head + f"it cannot load or run the CUDA libraries: {INSTALL}, or set CUDA_PATH. " + (
+        f"CuPy said: {error}"
+    )
+
+
+def _philox(xp: Any, key: tuple[int, int], counter: int, n: int) -> Any:
+    """Philox4x64-10 in array operations on unsigned 64-bit integers."""
+    first, last = counter // 4, -(-(counter + n) // 4)
+    mask = 2**64 - 1
+    u = np.uint64
+    low = xp.arange(last - first, dtype=u)
+    base, words = first, []
+    for _ in range(4):
+        words.append(u(base & mask))
+        base >>= 64
+    c0 = low + words[0]
+    carry = (c0 < low).astype(u)
+    c = [c0]
+    for word in words[1:]:
+        nxt = carry + word
+        # A carry runs on only through a word that was all ones.
+        carry = ((nxt == u(0)) & (carry == u(1))).astype(u)
+        c.append(nxt)
+    k0, k1 = key
+
+    def mulhilo(a: int, b: Any) -> tuple[Any, Any]:
+        """High and low word of a 128-bit product, from four 32-bit products."""
+        half, shift = u(0xFFFFFFFF), u(32)
+        a_low, a_high = u(a & 0xFFFFFFFF), u(a >> 32)
+        b_low, b_high = b & half, b >> shift
+        low = b_low * a_low
+        middle = b_high * a_low + (low >> shift)
+        other = b_low * a_high + (middle & half)
+        return b_high * a_high + (middle >> shift) + (other >> shift), b * u(a)
+
+    for _ in range(10):
+        h0, l0 = mulhilo(0xD2E7470EE14C6C93, c[0])
+        h1, l1 = mulhilo(0xCA5A826395121157, c[2])
+        c = [h1 ^ c[1] ^ u(k0), l1, h0 ^ c[3] ^ u(k1), l0]
+        k0, k1 = (k0 + 0x9E3779B97F4A7C15) & mask, (k1 + 0xBB67AE8584CAA73B) & mask
+    start = counter - 4 * first
+    return xp.reshape(xp.stack(c, axis=1), (-1,))[start : start + n]
+
+
+class CupyBackend(Backend):
+    """Arrays are `cupy.ndarray`, computed on the current CUDA device.
+
+    Args:
+        module: `cupy`, or something that behaves like it (the strict stand-in of the tests).
+        special: `cupyx.scipy.special`, or its like.
+        name: The backend's name.
+    """
+
+    def __init__(self, module: Any, special: Any, name: str = "cupy") -> None:
+        self.module = module
+        self.name = name
+        self.array_type = module.ndarray
+        self._faults: list[tuple[Any, str]] = []
+        self.xp = build(
+            module,
+            special,
+            where=lambda condition, x, y: module.where(condition, x, y),
+            check_classes=self._check_classes,
+            check_indices=self._check_indices,
+        )
+
+    def asarray(self, data: Any, dtype: Any = None) -> Any:
+        return self.module.asarray(data, dtype=dtype)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        self._report()
+        return self.module.asnumpy(array)
+
+    def from_dlpack(self, data: Any) -> Any:
+        return self.module.from_dlpack(data)
+
+    def shares_memory(self, x: Any, y: Any) -> bool:
+        return bool(self.module.may_share_memory(x, y))
+
+    def synchronize(self) -> None:
+        self.module.cuda.Stream.null.synchronize()
+        self._report()
+
+    def bits(self, key: tuple[int, int], counter: int, n: int) -> Any:
+        return _philox(self.module, key, counter, n)
+
+    def memory(self) -> dict[str, int]:
+        pool = self.module.get_default_memory_pool()
+        return {"used": pool.used_bytes(), "held": pool.total_bytes()}
+
+    def _check_indices(self, indices: Any, size: int, where: str) -> None:
+        """Note on the device whether an index is out of bounds; CuPy itself would wrap silently.
+
+        Reading the answer now would stop the pipeline, so it is read at the next transfer.
+        """
+        if indices.size:
+            bad = ((indices < -size) | (indices >= size)).any()
+            self._note(bad, f"{where}: an index is out of bounds for size {size}")
+
+    def _check_classes(self, target: Any, classes: int, ignore_index: int, where: str) -> None:
+        if target.size:
+            bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
+            self._note(bad.any(), f"{where}: a target is outside the classes 0..{classes - 1}")
+
+    def _note(self, bad: Any, message: str) -> None:
+        self._faults.append((bad, message))
+        if len(self._faults) > 256:
+            self._report()
+
+    def _report(self) -> None:
+        """Raise for the oldest fault that a device check has found since the last report."""
+        if not self._faults:
+            return
+        faults, self._faults = self._faults, []
+        flags = self.module.asnumpy(self.module.stack([flag for flag, _ in faults]))
+        for bad, (_, message) in zip(flags, faults, strict=True):
+            if bad:
+                raise IndexError(message)
+
+

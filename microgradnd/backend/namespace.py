@@ -1,0 +1,109 @@
+"""The closed list of functions that forwards and gradient formulas may use: `xp`.
+
+Every name means the same on each backend, whatever the library below calls it. `SAME` are functions
+that NumPy and CuPy spell alike and agree on (checked from their signatures); `OWN` are those
+that one of them lacks, or that behave differently on the two. A new name is one more line here, an
+implementation, and a taped twin (the primitive of that name, or an entry of `tape.CONSTANT`).
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+SAME = frozenset(
+    """
+    add subtract multiply divide floor_divide remainder power negative positive absolute sign sqrt
+    square reciprocal exp exp2 expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh
+    tanh arcsinh arccosh arctanh maximum minimum logaddexp
+    equal not_equal less less_equal greater greater_equal
+    logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor invert isnan isinf isfinite
+    where clip sum prod max min mean any all argmax argmin cumsum
+    reshape transpose swapaxes moveaxis expand_dims squeeze broadcast_to concatenate stack flip
+    zeros ones full zeros_like ones_like full_like arange eye
+    matmul
+    """.split()
+)
+OWN = frozenset(
+    """
+    astype copy erf erfc sigmoid einsum getitem scatter_add setitem take take_along_axis
+    argmax_last check_classes check_indices
+    """.split()
+)
+NAMES = SAME | OWN
+#: Names for forwards only: formulas need no taped twin of them.
+FORWARD_ONLY = frozenset({"argmax_last", "check_classes", "check_indices"})
+#: Names whose results depend on no operand's values: no gradient goes through them.
+CONSTANT = frozenset("zeros ones full zeros_like ones_like full_like arange eye".split())
+#: What a formula may ask of an array besides operators and comparisons.
+ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "size"})
+
+ARRAY = "array"  # stands in an index key where an index array goes
+
+
+def decode(key: tuple[Any, ...], indices: Any) -> tuple[Any, ...]:
+    """Rebuild an index from its static key and its index arrays (see `ops.indexing.encode`)."""
+    arrays = iter(indices)
+    return tuple(
+        slice(*item) if type(item) is tuple else next(arrays) if item == ARRAY else item
+        for item in key
+    )
+
+
+def smallest(n: int) -> str:
+    """Give the smallest unsigned integer dtype that counts to `n`."""
+    return next(f"u{size}" for size in (1, 2, 4, 8) if n <= 256**size)
+
+
+def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
+    """Make the namespace of a NumPy-like `module`: its own functions, `special`'s, and `own`.
+
+    Raises:
+        AttributeError: If the module lacks a name of the list, or `own` offers one outside it.
+    """
+    functions = {name: getattr(module, name) for name in SAME - own.keys()}
+    functions |= {"erf": special.erf, "erfc": special.erfc}
+
+    def astype(x: Any, dtype: Any) -> Any:
+        return x.astype(dtype, copy=False)
+
+    def getitem(x: Any, indices: Any, key: Any) -> Any:
+        return x[decode(key, indices)]
+
+    def setitem(x: Any, v: Any, indices: Any, key: Any) -> Any:
+        out = x.copy()
+        out[decode(key, indices)] = v
+        return out
+
+    def scatter_add(v: Any, indices: Any, shape: Any, key: Any) -> Any:
+        out = module.zeros(shape, dtype=v.dtype)
+        index = decode(key, indices)
+        if any(i.dtype.kind != "b" for i in indices):  # only integers can repeat
+            module.add.at(out, index, v)
+        else:
+            out[index] = v
+        return out
+
+    def sigmoid(x: Any) -> Any:
+        e = module.exp(-module.abs(x))
+        return module.where(x >= 0, 1.0, e) / (1.0 + e)
+
+    def argmax_last(x: Any) -> Any:
+        return module.argmax(x, axis=-1).astype(smallest(x.shape[-1]))
+
+    functions |= {
+        "astype": astype,
+        "sigmoid": sigmoid,
+        "argmax_last": argmax_last,
+        "take": lambda x, indices, axis: module.take(x, indices, axis=axis),
+        "copy": module.copy,
+        "getitem": getitem,
+        "setitem": setitem,
+        "scatter_add": scatter_add,
+        "einsum": lambda xs, subscripts: module.einsum(subscripts, *xs),
+        "take_along_axis": lambda x, indices, axis: module.take_along_axis(x, indices, axis),
+        **own,
+    }
+    if functions.keys() != NAMES:
+        raise AttributeError(f"xp: missing or surplus names {sorted(functions.keys() ^ NAMES)}")
+    return SimpleNamespace(**functions)

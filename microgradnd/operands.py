@@ -1,0 +1,93 @@
+"""What goes into an operation, and what is said when it does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import backend as backends
+from .arraylike import check_dtype, host_array
+from .modes import MODE
+
+PLAIN = frozenset({float, int, bool, type(None)})  # operands that stay as they are
+
+
+def static(where: str, name: str, value: Any) -> Any:
+    """Give an attribute in hashable form: lists as tuples, NumPy's numbers as Python's.
+
+    Raises:
+        TypeError: For arrays and Tensors, and for an axis that is not an integer.
+    """
+    if hasattr(value, "_array") or isinstance(value, np.ndarray):
+        raise TypeError(f"{where}: {name} is static and cannot be a {type(value).__name__}")
+    if isinstance(value, (list, tuple)):
+        value = tuple(static(where, name, item) for item in value)
+    elif isinstance(value, np.generic):
+        value = value.item()
+    if name == "axis" and not isinstance(value, tuple) and (
+        isinstance(value, bool) or not isinstance(value, (int, type(None)))
+    ):
+        raise TypeError(f"{where}: axis must be an integer or a tuple of them, got {value!r}")
+    return value
+
+
+def admit(where: str, x: Any) -> Any:
+    """Give a raw operand that an operation may take: an array, a NumPy number, a list of numbers.
+
+    Raises:
+        TypeError: For anything else: complex numbers, text, other libraries' arrays.
+    """
+    if type(x) in backends.BY_TYPE or isinstance(x, (np.ndarray, np.generic)):
+        check_dtype(x.dtype)
+        return x if type(x) in backends.BY_TYPE or isinstance(x, np.generic) else np.asarray(x)
+    if isinstance(x, (list, tuple)):
+        return [x]
+    if isinstance(x, (bool, int, float)):
+        return x
+    if type(x).__module__.partition(".")[0] == "cupy":
+        return backends.of(x) and x
+    if isinstance(x, complex):
+        raise TypeError(f"{where}: complex numbers are not supported, got {x}")
+    raise TypeError(
+        f"{where}: a {type(x).__module__}.{type(x).__qualname__} is no operand; convert it with "
+        "mg.asarray() or mg.tensor()"
+    )
+
+
+def mixed(where: str, arrays: list[Any]) -> TypeError:
+    """Describe operands of different backends."""
+    names = [backends.BY_TYPE[type(a)].name for a in arrays if type(a) in backends.BY_TYPE]
+    return TypeError(
+        f"{where}: operands on {' and '.join(map(repr, dict.fromkeys(names)))}; nothing is moved "
+        "silently, use tensor.to(...) or mg.asarray()"
+    )
+
+
+def place(arrays: list[Any], backend: Any) -> tuple[Any, list[Any]]:
+    """Put lists, and numbers where no operand is an array, onto a backend."""
+    floats = MODE.get().default_dtype
+    alone = backend is None
+    backend = backend or backends.get()
+
+    def put(a: Any) -> Any:
+        if type(a) is list:
+            return backend.asarray(host_array(a[0], floats))
+        if alone and a is not None:
+            return backend.asarray(host_array(a, floats))
+        return a
+
+    return backend, [put(a) for a in arrays]
+
+
+def explain(op: Any, error: Exception, arrays: list[Any]) -> Exception:
+    """Give an error of the library below with the operation's name and the shapes."""
+    text = str(error)
+    if text.startswith(op.name):
+        return error
+    shapes = " and ".join(str(a.shape) for a in arrays if hasattr(a, "shape"))
+    if op.elementwise and isinstance(error, ValueError) and "broadcast" in text:
+        return ValueError(f"{op.name}: shapes {shapes} do not broadcast together")
+    kinds = (np.exceptions.AxisError, IndexError, ValueError, TypeError)
+    kind = next(kind for kind in kinds if isinstance(error, kind))
+    return kind(f"{op.name}: {text} (operands of shape {shapes})")

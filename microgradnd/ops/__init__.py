@@ -1,0 +1,5 @@
+"""The primitives: formulas and nothing else; importing this package fills the registry."""
+
+from . import activations, elementwise, indexing, linalg, losses, reductions, shaping
+
+__all__ = ["activations", "elementwise", "indexing", "linalg", "losses", "reductions", "shaping"]

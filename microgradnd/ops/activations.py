@@ -1,0 +1,539 @@
+"""Activation functions, each one primitive: one node on the tape, stable forward and backward."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..primitives import primitive
+from ..protocols import composite
+from ..random import default_generator
+from .linalg import reshape
+from .reductions import shifted
+from .shaping import concatenate, split
+
+SQRT_HALF = math.sqrt(0.5)
+INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
+TANH_SCALE = math.sqrt(2.0 / math.pi)
+SELU_SCALE = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772
+#: Below this exp(x) is 0 even in float64; x is held above it where it meets such a factor.
+UNDERFLOW = -800.0
+
+
+def at(point, gradient, case=None, **attrs):
+    """One row of the table of conventions: the gradient at a kink of an activation."""
+    return (case or f"at {point:g}", ([float(point)],), attrs, ([float(gradient)],))
+
+
+# ----------------------------------------------------------------------------- maxout
+
+
+@primitive(
+    residuals=("winner",),
+    method=True,
+    cases=(
+        (((2, 6),), {"pieces": 2}),
+        (((6, 2),), {"pieces": 3, "axis": 0}),
+        (((2, 4, 3),), {"pieces": 4, "axis": 1}),
+        (((5,),), {"pieces": 1}),
+    ),
+    conventions=(
+        ("maxout, the worked example, layer 1", ([5.0, 7.0, -1.0, 1.0],), {"pieces": 2},
+         ([0.0, 1.0, 0.0, 1.0],)),
+        ("maxout, the worked example, layer 2", ([1.0, 2.0, 4.0, 3.0],), {"pieces": 2},
+         ([0.0, 1.0, 1.0, 0.0],)),
+        ("maxout, all pieces equal", ([1.0, 1.0, 1.0, 1.0],), {"pieces": 2},
+         ([1.0, 0.0, 1.0, 0.0],)),
+        ("maxout with a NaN", ([1.0, math.nan, 2.0, math.nan],), {"pieces": 2},
+         ([0.0, 1.0, 0.0, 1.0],)),
+    ),
+)  # fmt: skip
+def maxout(xp, x, /, pieces, axis=-1):
+    r"""The largest of each group, :math:`y_j = \max_{0 \le p < k} x_{jk + p}`, k = `pieces`.
+
+    Neighbours along `axis` form a group: (n·k) elements become n. The gradient goes to the first
+    winner of each group and to nothing else, so with linear pieces each example trains only those
+    that it used. A NaN wins. `maxout` over `(z, 0)` is relu, but at z = 0 the first piece, z,
+    takes the gradient 1 where relu has 0.
+
+    Source: Goodfellow et al., Maxout networks (ICML 2013).
+
+    Raises:
+        ValueError: If the size of the axis is not divisible by `pieces`, or `pieces` < 1.
+        TypeError: If `pieces` is not an integer.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([5.0, 7.0, -1.0, 1.0], requires_grad=True)
+        >>> y = mg.maxout(x, 2)
+        >>> y
+        Tensor([7., 1.], op=maxout)
+        >>> y.sum().backward()
+        >>> x.grad
+        Tensor([0., 1., 0., 1.])
+    """
+    if isinstance(pieces, bool) or not isinstance(pieces, int):
+        raise TypeError(f"maxout: pieces must be an integer, got {pieces!r}")
+    if pieces < 1:
+        raise ValueError(f"maxout: pieces must be at least 1, got {pieces}")
+    grouped = xp.moveaxis(x, axis, -1)
+    size = grouped.shape[-1]
+    if size % pieces or not size:
+        raise ValueError(f"maxout: axis {axis} has size {size}, not divisible by {pieces}"
+                         if size else f"maxout: axis {axis} is empty")  # fmt: skip
+    grouped = xp.reshape(grouped, (*grouped.shape[:-1], size // pieces, pieces))
+    winner = xp.argmax_last(grouped)
+    index = xp.astype(xp.expand_dims(winner, -1), "int64")
+    out = xp.squeeze(xp.take_along_axis(grouped, index, -1), -1)
+    return xp.moveaxis(out, -1, axis), (winner,)
+
+
+def _to_winner(xp, g, winner, shapes, pieces, axis):
+    g = xp.expand_dims(xp.moveaxis(g, axis, -1), -1)
+    routed = xp.where(xp.expand_dims(winner, -1) == xp.arange(pieces), g, 0.0)
+    flat = xp.reshape(routed, (*routed.shape[:-2], routed.shape[-2] * pieces))
+    return xp.moveaxis(flat, -1, axis)
+
+
+maxout.vjp(x=_to_winner)
+
+
+@composite()
+def mfm(x, axis=-1):
+    r"""Max-feature-map: the larger of the two halves along an axis (strided groups of two).
+
+    Composed of maxout; source: Wu et al., A light CNN for deep face representation (2018).
+    """
+    front, back = split(x, 2, axis=axis)
+    shape = list(x.shape)
+    pairs = concatenate(
+        [reshape(half, (*half.shape, 1)) for half in (front, back)], axis=-1
+    )
+    shape[axis] //= 2
+    return reshape(maxout(pairs, 2), shape)
+
+
+# ----------------------------------------------------------------------------- relu and its kin
+
+
+@primitive(elementwise=True, method=True, kinks=(0,), conventions=(at(0, 0),))
+def relu(xp, x, /):
+    r"""Rectified linear unit, :math:`\max(x, 0)`; its slope at 0 is taken as 0, a NaN stays."""
+    return xp.maximum(x, 0.0 if x.dtype.kind == "f" else 0)
+
+
+relu.vjp(x=lambda g, out: g * (out > 0))
+
+
+@primitive(elementwise=True, kinks=(0, 6), conventions=(at(0, 0), at(6, 0)))
+def relu6(xp, x, /):
+    r"""Relu held below 6, :math:`\min(\max(x, 0), 6)`; its slope at 0 and at 6 is taken as 0."""
+    return xp.clip(x, 0.0, 6.0)
+
+
+relu6.vjp(x=lambda g, out: g * ((out > 0) & (out < 6)))
+
+
+@primitive(
+    elementwise=True,
+    kinks=(0,),
+    conventions=(at(0, 0.01), at(0, 0.3, "at 0, slope 0.3", negative_slope=0.3)),
+)
+def leaky_relu(xp, x, /, negative_slope=0.01):
+    r"""Leaky relu: :math:`x` if :math:`x > 0`, else `negative_slope` times `x`.
+
+    Its slope at 0 is `negative_slope`. Source: Maas et al. (ICML 2013).
+    """
+    return xp.where(x > 0, x, x * negative_slope)
+
+
+leaky_relu.vjp(x=lambda xp, g, x, negative_slope: xp.where(x > 0, g, g * negative_slope))
+
+
+@primitive(
+    elementwise=True,
+    kinks={"x": (0,)},
+    conventions=(("at 0, slope 0.25", ([0.0], [0.25]), {}, ([0.25], [0.0])),),
+)
+def prelu(xp, x, slope, /):
+    r"""Parametric relu: :math:`x` if :math:`x > 0`, else `slope` times `x`; the slope is learned.
+
+    The slope broadcasts: one for all, or one per channel. Its own gradient is the sum of
+    :math:`g \min(x, 0)`. Source: He et al., Delving deep into rectifiers (ICCV 2015).
+    """
+    return xp.where(x > 0, x, x * slope)
+
+
+prelu.vjp(
+    x=lambda xp, g, x, slope: xp.where(x > 0, g, g * slope),
+    slope=lambda xp, g, x: xp.where(x > 0, 0.0, g * x),
+)
+
+
+def _rrelu_arguments(x, lower=1 / 8, upper=1 / 3, training=False, generator=None):
+    if not training:
+        return (x, (lower + upper) / 2), {}
+    slope = (generator or default_generator()).uniform(lower, upper, x.shape, dtype=x.dtype,
+                                                       backend=x.backend)  # fmt: skip
+    return (x, slope), {}
+
+
+@primitive(elementwise=True, kinks={"x": (0,)}, front=_rrelu_arguments,
+           domain={"x": (-3, 3), "slope": (0.1, 0.4)},
+           conventions=(("at 0, slope 0.25", ([0.0], [0.25]), {}, ([0.25], None)),))
+def rrelu(xp, x, slope, /):
+    r"""Randomized leaky relu: the slope is drawn from U(lower, upper) in training, else the mean.
+
+    Called as `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`.
+    Source: Xu et al. (2015).
+    """
+    return xp.where(x > 0, x, x * slope)
+
+
+rrelu.vjp(x=lambda xp, g, x, slope: xp.where(x > 0, g, g * slope))
+
+
+@primitive(
+    elementwise=True,
+    kinks=(0,),
+    conventions=(at(0, 1), at(0, 0.5, "at 0, alpha 0.5", alpha=0.5)),
+)
+def elu(xp, x, /, alpha=1.0):
+    r"""Exponential linear unit: :math:`x` if :math:`x > 0`, else :math:`\alpha (e^x - 1)`.
+
+    Its slope at 0 is alpha. Source: Clevert et al. (ICLR 2016).
+    """
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0.0)))
+
+
+elu.vjp(x=lambda xp, g, x, out, alpha: xp.where(x > 0, g, g * (out + alpha)))
+
+
+@primitive(elementwise=True, kinks=(0,), conventions=(at(0, 1),))
+def celu(xp, x, /, alpha=1.0):
+    r"""Continuously differentiable elu: :math:`\max(x, 0) + \min(\alpha(e^{x/\alpha} - 1), 0)`.
+
+    Its slope at 0 is 1 for every alpha. Source: Barron (2017).
+    """
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0.0) / alpha))
+
+
+celu.vjp(x=lambda xp, g, x, out, alpha: xp.where(x > 0, g, g * (out / alpha + 1.0)))
+
+
+@primitive(elementwise=True, kinks=(0,), conventions=(at(0, SELU_SCALE * SELU_ALPHA),))
+def selu(xp, x, /):
+    r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, whose fixed point is mean 0, variance 1.
+
+    Source: Klambauer et al., Self-normalizing neural networks (NIPS 2017).
+    """
+    return SELU_SCALE * xp.where(x > 0, x, SELU_ALPHA * xp.expm1(xp.minimum(x, 0.0)))
+
+
+selu.vjp(
+    x=lambda xp, g, x, out: xp.where(x > 0, SELU_SCALE * g, g * (out + SELU_SCALE * SELU_ALPHA))
+)
+
+
+@primitive(
+    elementwise=True,
+    kinks=(0.1,),
+    conventions=(at(0.1, 0, "at the threshold 0.1"),),
+    defaults_for_tests={"threshold": 0.1, "value": 20.0},
+)
+def threshold(xp, x, /, threshold, value):
+    r"""The operand above a threshold, a fixed value below or at it."""
+    return xp.where((x > threshold) | (x != x), x, value)
+
+
+threshold.vjp(x=lambda xp, g, x, threshold: xp.where(x > threshold, g, 0.0))
+
+
+# ----------------------------------------------------------------------------- sigmoid and its kin
+
+
+@primitive(elementwise=True, method=True)
+def sigmoid(xp, x, /):
+    r"""The logistic function, :math:`\sigma(x) = 1 / (1 + e^{-x})`."""
+    return xp.sigmoid(x)
+
+
+sigmoid.vjp(x=lambda g, out: g * out * (1.0 - out))
+
+
+@primitive(elementwise=True, kinks=(-3, 3), conventions=(at(-3, 0), at(3, 0)))
+def hard_sigmoid(xp, x, /):
+    r"""A piecewise linear sigmoid, :math:`\mathrm{relu6}(x + 3) / 6`."""
+    return xp.clip(x / 6.0 + 0.5, 0.0, 1.0)
+
+
+hard_sigmoid.vjp(x=lambda xp, g, x: xp.where((x > -3) & (x < 3), g / 6.0, 0.0))
+
+
+@primitive(elementwise=True)
+def log_sigmoid(xp, x, /):
+    r"""The logarithm of the sigmoid, :math:`-\ln(1 + e^{-x})`, without overflow."""
+    return xp.minimum(x, 0.0) - xp.log1p(xp.exp(-xp.absolute(x)))
+
+
+log_sigmoid.vjp(x=lambda xp, g, out: -g * xp.expm1(out))
+
+
+@primitive(elementwise=True, numpy=np.tanh, method=True)
+def tanh(xp, x, /):
+    r"""The hyperbolic tangent, :math:`\tanh x`."""
+    return xp.tanh(x)
+
+
+tanh.vjp(x=lambda g, out: g * (1.0 - out * out))
+
+
+@primitive(
+    elementwise=True,
+    kinks=(-1, 1),
+    conventions=(at(-1, 0), at(1, 0)),
+)
+def hard_tanh(xp, x, /, min_val=-1.0, max_val=1.0):
+    r"""The operand held between two values, its slope there taken as 0 (unlike `clip`)."""
+    return xp.clip(x, min_val, max_val)
+
+
+hard_tanh.vjp(
+    x=lambda xp, g, x, min_val, max_val: xp.where((x > min_val) & (x < max_val), g, 0.0)
+)
+
+
+@primitive(elementwise=True)
+def tanhshrink(xp, x, /):
+    r"""The operand less its hyperbolic tangent, :math:`x - \tanh x`."""
+    return x - xp.tanh(x)
+
+
+tanhshrink.vjp(x=lambda xp, g, x: g * xp.square(xp.tanh(x)))
+
+
+@primitive(
+    elementwise=True, kinks=(-0.5, 0.5), conventions=(at(-0.5, 0), at(0.5, 0))
+)
+def softshrink(xp, x, /, lambd=0.5):
+    r"""The operand moved towards 0 by lambda: :math:`x \mp \lambda` outside, 0 inside."""
+    return xp.where(x > lambd, x - lambd, xp.where(x < -lambd, x + lambd, 0.0 * x))
+
+
+softshrink.vjp(x=lambda xp, g, x, lambd: xp.where((x > lambd) | (x < -lambd), g, 0.0))
+
+
+@primitive(
+    elementwise=True, kinks=(-0.5, 0.5), conventions=(at(-0.5, 0), at(0.5, 0))
+)
+def hardshrink(xp, x, /, lambd=0.5):
+    r"""The operand where :math:`|x| > \lambda`, 0 elsewhere."""
+    return xp.where((x > lambd) | (x < -lambd) | (x != x), x, 0.0)
+
+
+hardshrink.vjp(x=lambda xp, g, x, lambd: xp.where((x > lambd) | (x < -lambd), g, 0.0))
+
+
+@primitive(elementwise=True, kinks_second=(0,))
+def softsign(xp, x, /):
+    r"""Softsign, :math:`x / (1 + |x|)`."""
+    return xp.where(xp.isinf(x), xp.sign(x), x / (1.0 + xp.where(xp.isinf(x), 0.0, xp.absolute(x))))
+
+
+softsign.vjp(x=lambda xp, g, x: g / xp.square(1.0 + xp.absolute(x)))
+
+
+@primitive(elementwise=True)
+def softplus(xp, x, /, beta=1.0):
+    r"""A smooth relu, :math:`\ln(1 + e^{\beta x}) / \beta`, without overflow."""
+    z = x * beta
+    return (xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.absolute(z)))) / beta
+
+
+softplus.vjp(x=lambda xp, g, out, beta: -g * xp.expm1(-beta * out))
+
+
+@primitive(elementwise=True)
+def squareplus(xp, x, /, b=4.0):
+    r"""An algebraic smooth relu, :math:`(x + \sqrt{x^2 + b}) / 2`, exact for large negative `x`."""
+    root = _root(xp, x, b)
+    return 0.5 * xp.where(x < 0, b / (root + xp.absolute(x)), root + x)
+
+
+def _root(xp, x, b):
+    """:math:`\\sqrt{x^2 + b}` without overflow: beyond 1e4 the scale is taken out."""
+    big = xp.maximum(xp.absolute(x), 1e2)
+    small = x / big
+    return xp.where(xp.isinf(x), xp.absolute(x), big * xp.sqrt(small * small + b / big / big))
+
+
+squareplus.vjp(x=lambda xp, g, x, b: g * _squareplus_slope(xp, x, b))
+
+
+def _squareplus_slope(xp, x, b):
+    # (1 + x / sqrt(x^2 + b)) / 2, and for negative x the same without cancellation.
+    x = xp.clip(x, -1e9, 1e9)
+    root = xp.sqrt(x * x + b)
+    return 0.5 * xp.where(x < 0, b / (root * (root - xp.minimum(x, 0.0))), 1.0 + x / root)
+
+
+# ----------------------------------------------------------------------------- smooth gates
+
+
+@primitive(elementwise=True, method=True, conventions=(at(-math.inf, 0, "at -inf"),))
+def silu(xp, x, /):
+    r"""Sigmoid-weighted linear unit (swish), :math:`x\,\sigma(x)`.
+
+    Source: Elfwing et al. (2017), Ramachandran et al. (2017).
+    """
+    return xp.maximum(x, UNDERFLOW) * xp.sigmoid(x)
+
+
+def _silu_slope(xp, x):
+    s = xp.sigmoid(x)
+    return s * (1.0 + xp.clip(x, UNDERFLOW, -UNDERFLOW) * (1.0 - s))
+
+
+silu.vjp(x=lambda xp, g, x: g * _silu_slope(xp, x))
+
+
+@primitive(
+    elementwise=True,
+    kinks=(-3, 3),
+    conventions=(at(-3, 0), at(3, 1)),
+)
+def hard_silu(xp, x, /):
+    r"""A piecewise quadratic silu, :math:`x\,\mathrm{relu6}(x + 3) / 6`.
+
+    Source: Howard et al., Searching for MobileNetV3 (ICCV 2019).
+    """
+    return xp.maximum(x, -3.0) * xp.clip(x / 6.0 + 0.5, 0.0, 1.0)
+
+
+hard_silu.vjp(
+    x=lambda xp, g, x: g * xp.where(x <= -3, 0.0, xp.where(x < 3, x / 3.0 + 0.5, 1.0))
+)
+
+
+def _tanh_softplus(xp, x):
+    # tanh(ln(1 + e^x)) = n / (n + 2) with n = e^x (e^x + 2); beyond 20 it is 1.
+    e = xp.exp(xp.minimum(x, 20.0))
+    n = e * (e + 2.0)
+    return n / (n + 2.0)
+
+
+@primitive(elementwise=True)
+def mish(xp, x, /):
+    r"""Mish, :math:`x \tanh(\ln(1 + e^x))`. Source: Misra (BMVC 2020)."""
+    return xp.maximum(x, UNDERFLOW) * _tanh_softplus(xp, x)
+
+
+def _mish_slope(xp, x):
+    t = _tanh_softplus(xp, x)
+    return t + xp.clip(x, UNDERFLOW, -UNDERFLOW) * xp.sigmoid(x) * (1.0 - t * t)
+
+
+mish.vjp(x=lambda xp, g, x: g * _mish_slope(xp, x))
+
+
+def _gelu(xp, x, approximate):
+    x = xp.maximum(x, UNDERFLOW)
+    if approximate == "tanh":
+        z = xp.clip(x, -100.0, 100.0)
+        # (1 + tanh u) / 2 = sigmoid(2 u) keeps its precision where tanh u is near -1.
+        return x * xp.sigmoid(2.0 * TANH_SCALE * (z + 0.044715 * z * z * z))
+    return x * (0.5 * xp.erfc(-SQRT_HALF * x))
+
+
+@primitive(elementwise=True, conventions=(at(-math.inf, 0, "at -inf"),),
+           variants=({"approximate": "none"}, {"approximate": "tanh"}))
+def gelu(xp, x, /, approximate="none"):
+    r"""Gaussian error linear unit, :math:`x\,\Phi(x)`; `approximate="tanh"` is the usual formula.
+
+    Source: Hendrycks and Gimpel (2016).
+
+    Raises:
+        ValueError: If `approximate` is neither "none" nor "tanh".
+    """
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    return _gelu(xp, x, approximate)
+
+
+def _gelu_slope(xp, x, approximate):
+    if approximate == "tanh":
+        x = xp.clip(x, -100.0, 100.0)
+        s = xp.sigmoid(2.0 * TANH_SCALE * (x + 0.044715 * x * x * x))
+        inner = 2.0 * TANH_SCALE * (1.0 + 0.134145 * x * x)
+        return s * (1.0 + x * (1.0 - s) * inner)
+    z = xp.clip(x, -40.0, 40.0)  # the density is 0 beyond, and z times 0 has no NaN
+    return 0.5 * xp.erfc(-SQRT_HALF * x) + z * (INV_SQRT_2PI * xp.exp(-0.5 * z * z))
+
+
+gelu.vjp(x=lambda xp, g, x, approximate: g * _gelu_slope(xp, x, approximate))
+
+
+# ----------------------------------------------------------------------------- over an axis
+
+AXIS_CASES = ((((2, 3),), {}), (((3, 2),), {"axis": 0}), (((2, 3, 2),), {"axis": 1}))
+
+
+def _exponentials(xp, x, axis):
+    return xp.exp(shifted(xp, x, xp.max(x, axis=axis, keepdims=True)))
+
+
+@primitive(
+    method=True,
+    cases=AXIS_CASES,
+    reference=lambda x, axis=-1: np.exp(x) / np.sum(np.exp(x), axis=axis, keepdims=True),
+)
+def softmax(xp, x, /, axis=-1):
+    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`, along an axis; NaN if all are -inf."""
+    e = _exponentials(xp, x, axis)
+    return e / xp.sum(e, axis=axis, keepdims=True)
+
+
+softmax.vjp(x=lambda xp, g, out, axis: out * (g - xp.sum(g * out, axis=axis, keepdims=True)))
+
+
+@primitive(
+    method=True,
+    cases=AXIS_CASES,
+    reference=lambda x, axis=-1: x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True)),
+)
+def log_softmax(xp, x, /, axis=-1):
+    r"""The logarithm of softmax, :math:`x_i - \ln\sum_j e^{x_j}`, along an axis."""
+    z = shifted(xp, x, xp.max(x, axis=axis, keepdims=True))
+    return z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
+
+
+log_softmax.vjp(
+    x=lambda xp, g, out, axis: g - xp.exp(out) * xp.sum(g, axis=axis, keepdims=True)
+)
+
+
+@composite()
+def softmin(x, axis=-1):
+    r"""Softmax of the negative, :math:`e^{-x_i} / \sum_j e^{-x_j}`; composed."""
+    return softmax(-x, axis=axis)
+
+
+@composite()
+def crelu(x, axis=-1):
+    r"""Relu of the operand and of its negative, side by side; composed.
+
+    Source: Shang et al. (ICML 2016).
+    """
+    return concatenate([relu(x), relu(-x)], axis=axis)
+
+
+@composite()
+def glu(x, axis=-1):
+    r"""Gated linear unit, :math:`a\,\sigma(b)` of the two halves along an axis; composed.
+
+    Source: Dauphin et al. (ICML 2017).
+    """
+    a, b = split(x, 2, axis=axis)
+    return a * sigmoid(b)

@@ -1,0 +1,628 @@
+"""Elementwise arithmetic, powers, exponentials, trigonometry, comparisons and logic."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..primitives import primitive
+
+LOG2 = math.log(2.0)
+LOG10 = math.log(10.0)
+TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
+POSITIVE = (0.2, 3.0)
+TINY = 1e-3  # keeps test data away from the ends of open domains
+
+# ----------------------------------------------------------------------------- arithmetic
+
+
+@primitive(elementwise=True, view=True)
+def identity(xp, x, /):
+    r"""The operand itself, :math:`x`, as a new step of the tape."""
+    return x
+
+
+identity.vjp(x=lambda g: g)
+
+
+@primitive(elementwise=True, numpy=np.positive, operator="pos")
+def positive(xp, x, /):
+    r"""A copy, :math:`+x`."""
+    return xp.positive(x)
+
+
+positive.vjp(x=lambda g: g)
+
+
+@primitive(elementwise=True, numpy=np.negative, operator="neg")
+def negative(xp, x, /):
+    r"""The negative, :math:`-x`."""
+    return xp.negative(x)
+
+
+negative.vjp(x=lambda g: -g)
+
+
+@primitive(elementwise=True, numpy=np.add, operator="add", dtypes="fiu")
+def add(xp, x, y, /):
+    r"""The sum, :math:`x + y`."""
+    return xp.add(x, y)
+
+
+add.vjp(x=lambda g: g, y=lambda g: g)
+
+
+@primitive(elementwise=True, numpy=np.subtract, operator="sub", dtypes="fiu")
+def subtract(xp, x, y, /):
+    r"""The difference, :math:`x - y`."""
+    return xp.subtract(x, y)
+
+
+subtract.vjp(x=lambda g: g, y=lambda g: -g)
+
+
+@primitive(elementwise=True, numpy=np.multiply, operator="mul", dtypes="fiu")
+def multiply(xp, x, y, /):
+    r"""The product, :math:`x y`."""
+    return xp.multiply(x, y)
+
+
+multiply.vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)
+
+
+@primitive(
+    elementwise=True, numpy=np.divide, operator="truediv", domain={"x": (-3, 3), "y": POSITIVE}
+)
+def divide(xp, x, y, /):
+    r"""The quotient, :math:`x / y`."""
+    return xp.divide(x, y)
+
+
+divide.vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.floor_divide,
+    operator="floordiv",
+    dtypes="fiu",
+    domain={"x": (-3, 3), "y": POSITIVE},
+)
+def floor_divide(xp, x, y, /):
+    r"""The quotient rounded down, :math:`\lfloor x / y \rfloor`; it has no gradient."""
+    return xp.floor_divide(x, y)
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.remainder,
+    operator="mod",
+    domain={"x": (0.1, 0.9), "y": (1.1, 3.0)},
+)
+def remainder(xp, x, y, /):
+    r"""The remainder of floored division, :math:`x - y \lfloor x / y \rfloor`."""
+    return xp.remainder(x, y)
+
+
+remainder.vjp(x=lambda g: g, y=lambda xp, g, x, y: -g * xp.floor_divide(x, y))
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.power,
+    operator="pow",
+    domain={"x": POSITIVE, "y": (-2, 2)},
+    conventions=(
+        ("0 ** 0", ([0.0], [0.0]), {}, ([0.0], [0.0])),
+        ("0 ** 2", ([0.0], [2.0]), {}, ([0.0], [0.0])),
+        ("0 ** 0.5", ([0.0], [0.5]), {}, ([math.inf], [0.0])),
+    ),
+)
+def power(xp, x, y, /):
+    r"""The power, :math:`x^y`; the gradient to `y` at :math:`x = 0` is taken as 0."""
+    return x**y
+
+
+def _power_slope(xp, x, y):
+    """:math:`y x^{y-1}`, and 0 where :math:`y = 0` whatever `x` is."""
+    if isinstance(y, (int, float)):
+        return y * x ** (y - 1) if y else xp.zeros_like(x)
+    zero = y == 0
+    return xp.where(zero, 0.0, y * x ** xp.where(zero, 1.0, y - 1))
+
+
+def _log_or_zero(xp, x):
+    """:math:`\\ln x`, and 0 at 0."""
+    if isinstance(x, (int, float)):
+        return math.log(x) if x > 0 else 0.0 if x == 0 else math.nan
+    zero = x == 0
+    return xp.where(zero, 0.0, xp.log(xp.where(zero, 1.0, x)))
+
+
+power.vjp(
+    x=lambda xp, g, x, y: g * _power_slope(xp, x, y),
+    y=lambda xp, g, out, x: g * out * _log_or_zero(xp, x),
+)
+
+
+@primitive(elementwise=True, numpy=np.square)
+def square(xp, x, /):
+    r"""The square, :math:`x^2`."""
+    return xp.square(x)
+
+
+square.vjp(x=lambda g, x: 2.0 * g * x)
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.sqrt,
+    domain=POSITIVE,
+    conventions=(("sqrt at 0", ([0.0],), {}, ([math.inf],)),),
+)
+def sqrt(xp, x, /):
+    r"""The square root, :math:`\sqrt{x}`; its slope at 0 is infinite."""
+    return xp.sqrt(x)
+
+
+sqrt.vjp(x=lambda g, out: 0.5 * g / out)
+
+
+@primitive(elementwise=True, numpy=np.reciprocal, domain=POSITIVE)
+def reciprocal(xp, x, /):
+    r"""The reciprocal, :math:`1 / x`."""
+    return xp.reciprocal(x)
+
+
+reciprocal.vjp(x=lambda g, out: -g * out * out)
+
+
+@primitive(
+    elementwise=True,
+    numpy=(np.absolute, np.fabs),
+    operator="abs",
+    kinks=(0,),
+    conventions=(("abs at 0", ([0.0],), {}, ([0.0],)),),
+)
+def absolute(xp, x, /):
+    r"""The magnitude, :math:`|x|`; its slope at 0 is taken as 0."""
+    return xp.absolute(x)
+
+
+absolute.vjp(x=lambda xp, g, x: g * xp.sign(x))
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.sign,
+    kinks=(0,),
+    conventions=(("sign at 0", ([0.0],), {}, ([0.0],)),),
+)
+def sign(xp, x, /):
+    r"""The sign: -1, 0 or 1; its slope is 0 everywhere."""
+    return xp.sign(x)
+
+
+sign.vjp(x=lambda xp, g: xp.zeros_like(g))
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.maximum,
+    conventions=(("maximum at a tie", ([1.0], [1.0]), {}, ([0.5], [0.5])),),
+)
+def maximum(xp, x, y, /):
+    r"""The larger of two, :math:`\max(x, y)`; at a tie each gets half of the gradient.
+
+    A NaN wins and takes the gradient.
+    """
+    return xp.maximum(x, y)
+
+
+maximum.vjp(
+    x=lambda xp, g, x, y: xp.where(x == y, 0.5 * g, xp.where((x > y) | (x != x), g, 0.0)),
+    y=lambda xp, g, x, y: xp.where(
+        x == y, 0.5 * g, xp.where((x > y) | (x != x), 0.0, g)
+    ),
+)  # fmt: skip
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.minimum,
+    conventions=(("minimum at a tie", ([1.0], [1.0]), {}, ([0.5], [0.5])),),
+)
+def minimum(xp, x, y, /):
+    r"""The smaller of two, :math:`\min(x, y)`; at a tie each gets half of the gradient.
+
+    A NaN wins and takes the gradient.
+    """
+    return xp.minimum(x, y)
+
+
+minimum.vjp(
+    x=lambda xp, g, x, y: xp.where(x == y, 0.5 * g, xp.where((x < y) | (x != x), g, 0.0)),
+    y=lambda xp, g, x, y: xp.where(
+        x == y, 0.5 * g, xp.where((x < y) | (x != x), 0.0, g)
+    ),
+)  # fmt: skip
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.clip,
+    method=True,
+    front=lambda x, min=None, max=None, *, a_min=None, a_max=None: (
+        (x, a_min if min is None else min, a_max if max is None else max), {}
+    ),
+    domain={"x": (-3, 3), "lo": (-1.2, -0.8), "hi": (0.8, 1.2)},
+    conventions=(
+        ("clip at an edge", ([-1.0, 1.0], -1.0, 1.0), {}, ([1.0, 1.0],)),
+    ),
+)  # fmt: skip
+def clip(xp, x, lo=None, hi=None, /):
+    r"""The value held between two bounds, :math:`\min(\max(x, lo), hi)`.
+
+    The bounds count as inside: there the gradient goes to `x`.
+    """
+    if lo is None and hi is None:
+        return xp.copy(x)
+    return xp.clip(x, lo, hi)
+
+
+def _below(x, lo):
+    return x < x if lo is None else x < lo
+
+
+def _above(x, lo, hi):
+    # The upper bound is applied last, so it wins where the bounds cross.
+    return x < x if hi is None else (x > hi) if lo is None else (x > hi) | (lo > hi)
+
+
+clip.vjp(
+    x=lambda xp, g, x, lo, hi: xp.where(_below(x, lo) | _above(x, lo, hi), 0.0, g),
+    lo=lambda xp, g, x, lo, hi: xp.where(
+        (x < lo) & xp.logical_not(_above(x, lo, hi)), g, 0.0),
+    hi=lambda xp, g, x, lo, hi: xp.where(_above(x, lo, hi), g, 0.0),
+)  # fmt: skip
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.where,
+    front=lambda condition, x, y: ((condition, x, y), {}),
+    domain={"condition": "mask"},
+)
+def where(xp, condition, x, y, /):
+    r"""The elements of `x` where the condition holds, of `y` elsewhere.
+
+    Both branches are computed before: a NaN in the gradient of the branch that is not taken stays
+    NaN. Give it safe operands (see the page "Different from PyTorch, NumPy and JAX").
+    """
+    return xp.where(condition, x, y)
+
+
+where.vjp(
+    x=lambda xp, g, condition: xp.where(condition, g, 0.0),
+    y=lambda xp, g, condition: xp.where(condition, 0.0, g),
+)
+
+
+# ----------------------------------------------------------------------------- exponentials
+
+
+@primitive(elementwise=True, numpy=np.exp, method=True)
+def exp(xp, x, /):
+    r"""The exponential, :math:`e^x`."""
+    return xp.exp(x)
+
+
+exp.vjp(x=lambda g, out: g * out)
+
+
+@primitive(elementwise=True, numpy=np.exp2)
+def exp2(xp, x, /):
+    r"""The power of two, :math:`2^x`."""
+    return xp.exp2(x)
+
+
+exp2.vjp(x=lambda g, out: g * out * LOG2)
+
+
+@primitive(elementwise=True, numpy=np.expm1)
+def expm1(xp, x, /):
+    r"""The exponential less one, :math:`e^x - 1`, exact near 0."""
+    return xp.expm1(x)
+
+
+expm1.vjp(x=lambda g, out: g * (out + 1.0))
+
+
+@primitive(elementwise=True, numpy=np.log, method=True, domain=POSITIVE)
+def log(xp, x, /):
+    r"""The natural logarithm, :math:`\ln x`."""
+    return xp.log(x)
+
+
+log.vjp(x=lambda g, x: g / x)
+
+
+@primitive(elementwise=True, numpy=np.log1p, domain=(-0.8, 3))
+def log1p(xp, x, /):
+    r"""The logarithm of one more, :math:`\ln(1 + x)`, exact near 0."""
+    return xp.log1p(x)
+
+
+log1p.vjp(x=lambda g, x: g / (1.0 + x))
+
+
+@primitive(elementwise=True, numpy=np.log2, domain=POSITIVE)
+def log2(xp, x, /):
+    r"""The logarithm to base two, :math:`\log_2 x`."""
+    return xp.log2(x)
+
+
+log2.vjp(x=lambda g, x: g / (x * LOG2))
+
+
+@primitive(elementwise=True, numpy=np.log10, domain=POSITIVE)
+def log10(xp, x, /):
+    r"""The logarithm to base ten, :math:`\log_{10} x`."""
+    return xp.log10(x)
+
+
+log10.vjp(x=lambda g, x: g / (x * LOG10))
+
+
+@primitive(elementwise=True, numpy=np.logaddexp)
+def logaddexp(xp, x, y, /):
+    r"""The logarithm of a sum of exponentials, :math:`\ln(e^x + e^y)`."""
+    return xp.logaddexp(x, y)
+
+
+def _share(xp, x, y, out):
+    """:math:`e^x / (e^x + e^y) = e^{x - out}`; at an infinity the limit."""
+    finite = xp.isfinite(out)
+    limit = xp.where(x == y, 0.5, xp.where(x == out, 1.0, 0.0))
+    return xp.where(finite, xp.exp(xp.where(finite, x - out, 0.0)), limit)
+
+
+logaddexp.vjp(
+    x=lambda xp, g, x, y, out: g * _share(xp, x, y, out),
+    y=lambda xp, g, x, y, out: g * _share(xp, y, x, out),
+)
+
+
+@primitive(elementwise=True)
+def erf(xp, x, /):
+    r"""The error function, :math:`\frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt`."""
+    return xp.erf(x)
+
+
+erf.vjp(x=lambda xp, g, x: g * (TWO_OVER_SQRT_PI * xp.exp(-x * x)))
+
+
+@primitive(elementwise=True)
+def erfc(xp, x, /):
+    r"""The complement of the error function, :math:`1 - \mathrm{erf}(x)`."""
+    return xp.erfc(x)
+
+
+erfc.vjp(x=lambda xp, g, x: g * (-TWO_OVER_SQRT_PI * xp.exp(-x * x)))
+
+
+# ----------------------------------------------------------------------------- trigonometry
+
+
+@primitive(elementwise=True, numpy=np.sin)
+def sin(xp, x, /):
+    r"""The sine, :math:`\sin x` (radians)."""
+    return xp.sin(x)
+
+
+sin.vjp(x=lambda xp, g, x: g * xp.cos(x))
+
+
+@primitive(elementwise=True, numpy=np.cos)
+def cos(xp, x, /):
+    r"""The cosine, :math:`\cos x` (radians)."""
+    return xp.cos(x)
+
+
+cos.vjp(x=lambda xp, g, x: -g * xp.sin(x))
+
+
+@primitive(elementwise=True, numpy=np.tan, domain=(-1.2, 1.2))
+def tan(xp, x, /):
+    r"""The tangent, :math:`\tan x` (radians)."""
+    return xp.tan(x)
+
+
+tan.vjp(x=lambda g, out: g * (1.0 + out * out))
+
+
+@primitive(elementwise=True, numpy=np.arcsin, domain=(-0.9, 0.9))
+def arcsin(xp, x, /):
+    r"""The inverse sine, :math:`\arcsin x`, in :math:`[-\pi/2, \pi/2]`."""
+    return xp.arcsin(x)
+
+
+arcsin.vjp(x=lambda xp, g, x: g / xp.sqrt((1.0 - x) * (1.0 + x)))
+
+
+@primitive(elementwise=True, numpy=np.arccos, domain=(-0.9, 0.9))
+def arccos(xp, x, /):
+    r"""The inverse cosine, :math:`\arccos x`, in :math:`[0, \pi]`."""
+    return xp.arccos(x)
+
+
+arccos.vjp(x=lambda xp, g, x: -g / xp.sqrt((1.0 - x) * (1.0 + x)))
+
+
+@primitive(elementwise=True, numpy=np.arctan)
+def arctan(xp, x, /):
+    r"""The inverse tangent, :math:`\arctan x`, in :math:`(-\pi/2, \pi/2)`."""
+    return xp.arctan(x)
+
+
+arctan.vjp(x=lambda g, x: g / (1.0 + x * x))
+
+
+@primitive(elementwise=True, numpy=np.sinh)
+def sinh(xp, x, /):
+    r"""The hyperbolic sine, :math:`\sinh x`."""
+    return xp.sinh(x)
+
+
+sinh.vjp(x=lambda xp, g, x: g * xp.cosh(x))
+
+
+@primitive(elementwise=True, numpy=np.cosh)
+def cosh(xp, x, /):
+    r"""The hyperbolic cosine, :math:`\cosh x`."""
+    return xp.cosh(x)
+
+
+cosh.vjp(x=lambda xp, g, x: g * xp.sinh(x))
+
+
+@primitive(elementwise=True, numpy=np.arcsinh)
+def arcsinh(xp, x, /):
+    r"""The inverse hyperbolic sine, :math:`\ln(x + \sqrt{x^2 + 1})`."""
+    return xp.arcsinh(x)
+
+
+arcsinh.vjp(x=lambda xp, g, x: g / xp.sqrt(x * x + 1.0))
+
+
+@primitive(elementwise=True, numpy=np.arccosh, domain=(1.2, 3))
+def arccosh(xp, x, /):
+    r"""The inverse hyperbolic cosine, :math:`\ln(x + \sqrt{x^2 - 1})`, for :math:`x \ge 1`."""
+    return xp.arccosh(x)
+
+
+arccosh.vjp(x=lambda xp, g, x: g / (xp.sqrt(x - 1.0) * xp.sqrt(x + 1.0)))
+
+
+@primitive(elementwise=True, numpy=np.arctanh, domain=(-0.9, 0.9))
+def arctanh(xp, x, /):
+    r"""The inverse hyperbolic tangent, :math:`\frac12\ln\frac{1+x}{1-x}`, in (-1, 1)."""
+    return xp.arctanh(x)
+
+
+arctanh.vjp(x=lambda g, x: g / ((1.0 - x) * (1.0 + x)))
+
+
+# ----------------------------------------------------------------------------- comparisons
+
+
+@primitive(elementwise=True, numpy=np.equal, operator="eq", dtypes="fiub")
+def equal(xp, x, y, /):
+    r"""Whether :math:`x = y`, as booleans."""
+    return xp.equal(x, y)
+
+
+@primitive(elementwise=True, numpy=np.not_equal, operator="ne", dtypes="fiub")
+def not_equal(xp, x, y, /):
+    r"""Whether :math:`x \ne y`, as booleans."""
+    return xp.not_equal(x, y)
+
+
+@primitive(elementwise=True, numpy=np.less, operator="lt", dtypes="fiub")
+def less(xp, x, y, /):
+    r"""Whether :math:`x < y`, as booleans."""
+    return xp.less(x, y)
+
+
+@primitive(elementwise=True, numpy=np.less_equal, operator="le", dtypes="fiub")
+def less_equal(xp, x, y, /):
+    r"""Whether :math:`x \le y`, as booleans."""
+    return xp.less_equal(x, y)
+
+
+@primitive(elementwise=True, numpy=np.greater, operator="gt", dtypes="fiub")
+def greater(xp, x, y, /):
+    r"""Whether :math:`x > y`, as booleans."""
+    return xp.greater(x, y)
+
+
+@primitive(elementwise=True, numpy=np.greater_equal, operator="ge", dtypes="fiub")
+def greater_equal(xp, x, y, /):
+    r"""Whether :math:`x \ge y`, as booleans."""
+    return xp.greater_equal(x, y)
+
+
+@primitive(elementwise=True, numpy=np.logical_and, dtypes="fiub")
+def logical_and(xp, x, y, /):
+    r"""Whether both are true (not 0), as booleans."""
+    return xp.logical_and(x, y)
+
+
+@primitive(elementwise=True, numpy=np.logical_or, dtypes="fiub")
+def logical_or(xp, x, y, /):
+    r"""Whether one is true (not 0), as booleans."""
+    return xp.logical_or(x, y)
+
+
+@primitive(elementwise=True, numpy=np.logical_xor, dtypes="fiub")
+def logical_xor(xp, x, y, /):
+    r"""Whether exactly one is true (not 0), as booleans."""
+    return xp.logical_xor(x, y)
+
+
+@primitive(elementwise=True, numpy=np.logical_not, dtypes="fiub")
+def logical_not(xp, x, /):
+    r"""Whether it is false (0), as booleans."""
+    return xp.logical_not(x)
+
+
+@primitive(elementwise=True, numpy=np.bitwise_and, operator="and", dtypes="iub")
+def bitwise_and(xp, x, y, /):
+    r"""The bits set in both; for booleans, whether both are true."""
+    return xp.bitwise_and(x, y)
+
+
+@primitive(elementwise=True, numpy=np.bitwise_or, operator="or", dtypes="iub")
+def bitwise_or(xp, x, y, /):
+    r"""The bits set in one of them; for booleans, whether one is true."""
+    return xp.bitwise_or(x, y)
+
+
+@primitive(elementwise=True, numpy=np.bitwise_xor, operator="xor", dtypes="iub")
+def bitwise_xor(xp, x, y, /):
+    r"""The bits set in exactly one; for booleans, whether exactly one is true."""
+    return xp.bitwise_xor(x, y)
+
+
+@primitive(elementwise=True, numpy=np.invert, operator="invert", dtypes="iub")
+def invert(xp, x, /):
+    r"""The bits turned over; for booleans, the negation."""
+    return xp.invert(x)
+
+
+@primitive(elementwise=True, numpy=np.isnan, dtypes="fiub")
+def isnan(xp, x, /):
+    r"""Whether the element is not a number."""
+    return xp.isnan(x)
+
+
+@primitive(elementwise=True, numpy=np.isinf, dtypes="fiub")
+def isinf(xp, x, /):
+    r"""Whether the element is infinite."""
+    return xp.isinf(x)
+
+
+@primitive(elementwise=True, numpy=np.isfinite, dtypes="fiub")
+def isfinite(xp, x, /):
+    r"""Whether the element is neither infinite nor NaN."""
+    return xp.isfinite(x)
+
+
+@primitive(elementwise=True, method=True, front=lambda x, dtype: ((x,), {"dtype": np.dtype(dtype)}))
+def astype(xp, x, /, dtype):
+    r"""The same values in another dtype; the gradient comes back in the operand's."""
+    return xp.astype(x, dtype)
+
+
+astype.vjp(x=lambda g: g)

@@ -1,0 +1,249 @@
+"""Reading and writing by index, with exact gradients where an index repeats.
+
+An index is taken apart into a static key and the index arrays, which are operands. In a key a slice
+is `(start, stop, step)`, and `ARRAY` marks the place of an array.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+
+from ..arraylike import to_array
+from ..backend.namespace import ARRAY
+from ..primitives import primitive
+from ..tape import Tensor, raw
+
+FULL = (None, None, None)
+
+
+def _number(value):
+    return None if value is None else operator.index(value)
+
+
+def encode(x, index):
+    """Take an index apart: `(key, arrays)`.
+
+    Raises:
+        IndexError: If something is no index, or there are too many of them.
+    """
+    key, arrays = [], []
+    for item in index if isinstance(index, tuple) else (index,):
+        if item is None or item is Ellipsis:
+            key.append(item)
+        elif isinstance(item, slice):
+            key.append((_number(item.start), _number(item.stop), _number(item.step)))
+        elif isinstance(item, (int, np.integer)) and not isinstance(item, (bool, np.bool_)):
+            key.append(int(item))
+        else:
+            key.append(ARRAY)
+            arrays.append(_index_array(x, item))
+    if key.count(Ellipsis) > 1:
+        raise IndexError("getitem: an index can have only one ellipsis ('...')")
+    return tuple(key), arrays
+
+
+def _index_array(x, item):
+    if isinstance(item, float) or item is False or item is True or isinstance(item, str):
+        raise IndexError(f"getitem: {item!r} is no index; use integers, slices, arrays, ... or None")
+    if isinstance(item, (list, tuple, range)):
+        item = np.asarray(item)
+        item = item.astype(int) if item.size == 0 else item
+        item = to_array(item, None, x.backend)
+    kind = item.dtype.kind if hasattr(item, "dtype") else "?"
+    if kind not in "iub":
+        raise IndexError(f"getitem: arrays used as indices must be integer or boolean, got {kind}")
+    return item
+
+
+def _check(xp, where, x, key, indices):
+    """Raise for an index that does not fit, with the same text on every backend."""
+    arrays = iter(indices)
+    used = sum(i.ndim if i.dtype.kind == "b" else 1 for i in indices) + sum(
+        1 for item in key if isinstance(item, (int, tuple))
+    )
+    if used > x.ndim:
+        raise IndexError(f"{where}: {used} indices for a tensor of {x.ndim} axes, {x.shape}")
+    axis = 0
+    for item in key:
+        if item is None:
+            continue
+        if item is Ellipsis:
+            axis += x.ndim - used
+        elif item == ARRAY:
+            array = next(arrays)
+            if array.dtype.kind == "b":
+                have, want = array.shape, x.shape[axis : axis + array.ndim]
+                if have != want:
+                    raise IndexError(f"{where}: a boolean index of shape {have} for axes {want}")
+                axis += array.ndim
+                continue
+            xp.check_indices(array, x.shape[axis], f"{where}: axis {axis}")
+            axis += 1
+        else:
+            size = x.shape[axis]
+            if isinstance(item, int) and not -size <= item < size:
+                raise IndexError(f"{where}: axis {axis}: index {item} is out of bounds for size {size}")
+            axis += 1
+
+
+def _getitem_front(x, index):
+    key, arrays = encode(x, index)
+    return (x, *arrays), {"key": key}
+
+
+def _setitem_front(x, index, value):
+    key, arrays = encode(x, index)
+    if isinstance(value, (list, tuple)):
+        value = to_array(value, None, x.backend, x.dtype)
+    elif isinstance(value, Tensor) or not np.isscalar(value):
+        if raw(value).ndim > x.ndim and not isinstance(value, Tensor):
+            value = value.reshape(value.shape[value.ndim - x.ndim :])
+    return (x, value, *arrays), {"key": key}
+
+
+INDEX_CASES = (
+    (((4, 3),), {"key": (1,)}),
+    (((4, 3),), {"key": (Ellipsis, (None, None, -2))}),
+    (((4, 3),), {"key": (None, (1, 3, None), 0)}),
+    (((4, 3), [0, 2, 0, -1]), {"key": (ARRAY,)}),
+    (((4, 3), [[0, 2], [0, 0]], [1, 1]), {"key": (ARRAY, ARRAY)}),
+    (((4, 3), [True, False, True, True]), {"key": (ARRAY,)}),
+)
+
+
+@primitive(view=True, method="__getitem__", front=_getitem_front, cases=INDEX_CASES)
+def getitem(xp, x, /, *indices, key):
+    r"""The elements at an index: numbers, slices, `...`, `None`, integer and boolean arrays.
+
+    The gradient of an element that is taken several times is the sum over its uses.
+
+    Raises:
+        IndexError: For an index out of bounds, on every backend with the same text.
+    """
+    _check(xp, "getitem", x, key, indices)
+    return xp.getitem(x, indices, key)
+
+
+getitem.vjp(x=lambda xp, g, indices, shapes, key: xp.scatter_add(g, indices, shapes[0], key))
+
+
+SCATTER_CASES = tuple(
+    ((shape, *operands[1:]), attrs | {"shape": operands[0]})
+    for (operands, attrs), shape in zip(
+        INDEX_CASES, ((3,), (4, 2), (1, 2), (4, 3), (2, 2), (3, 3)), strict=True
+    )
+)
+
+
+@primitive(cases=SCATTER_CASES)
+def scatter_add(xp, v, /, *indices, shape, key):
+    r"""Zeros of a shape, with `v` added at an index; where the index repeats, values add up."""
+    return xp.scatter_add(v, indices, shape, key)
+
+
+scatter_add.vjp(v=lambda xp, g, indices, key: xp.getitem(g, indices, key))
+
+
+def _written_gradient(xp, g, indices, shapes, key):
+    got = xp.getitem(g, indices, key)
+    shape = shapes[1]
+    lead = got.ndim - len(shape)
+    axes = tuple(
+        i for i, n in enumerate(got.shape) if i < lead or (shape[i - lead] == 1 and n != 1)
+    )
+    return xp.reshape(xp.sum(got, axis=axes), shape) if axes else got
+
+
+@primitive(
+    front=_setitem_front,
+    cases=(
+        (((4, 3), (3,)), {"key": (1,)}),
+        (((4, 3), ()), {"key": (Ellipsis, (None, None, -2))}),
+        (((4, 3), (2, 3), [0, 2]), {"key": (ARRAY,)}),
+        (((4, 3), (1, 3), [True, False, True, True]), {"key": (ARRAY,)}),
+    ),
+)
+def setitem(xp, x, v, /, *indices, key):
+    r"""A copy of `x` with `v` (broadcast) written at an index: what `x[index] = v` records."""
+    _check(xp, "setitem", x, key, indices)
+    return xp.setitem(x, v, indices, key)
+
+
+setitem.vjp(
+    x=lambda xp, g, indices, key: xp.setitem(g, 0.0, indices, key),
+    v=_written_gradient,
+)
+
+def _take_key(ndim, axis):
+    return (FULL,) * (axis % ndim) + (ARRAY,)
+
+
+@primitive(
+    numpy=np.take,
+    method=True,
+    front=lambda x, indices, axis=None: (
+        (x, _index_array(x, indices) if not np.isscalar(indices) else np.asarray(indices)),
+        {"axis": axis},
+    ),
+    cases=(
+        (((4, 3), [0, 2, 0]), {"axis": 0}),
+        (((4, 3), [[0, -1], [1, 1]]), {"axis": 1}),
+        (((4, 3), [11, 0]), {}),
+    ),
+)
+def take(xp, x, indices, /, axis=None):
+    r"""The elements at integer indices along an axis (of the flattened array without one).
+
+    Raises:
+        IndexError: For an index out of bounds.
+    """
+    if axis is None:
+        x, axis = xp.reshape(x, (-1,)), 0
+    xp.check_indices(indices, x.shape[axis], f"take: axis {axis}")
+    return xp.take(x, indices, axis=axis)
+
+
+def _take_gradient(xp, g, indices, shapes, axis):
+    shape = shapes[0]
+    if axis is None:
+        n = 1
+        for length in shape:
+            n *= length
+        return xp.reshape(xp.scatter_add(g, [indices], (n,), (ARRAY,)), shape)
+    return xp.scatter_add(g, [indices], shape, _take_key(len(shape), axis))
+
+
+take.vjp(x=_take_gradient)
+
+
+@primitive(
+    numpy=np.take_along_axis,
+    cases=(
+        (((2, 3), [[0, 2, 0], [1, 1, 1]]), {"axis": 1}),
+        (((3, 2), [[2, 0]]), {"axis": 0}),
+    ),
+)
+def take_along_axis(xp, x, indices, /, axis=-1):
+    r"""Elements picked along an axis by an array of indices of the same number of axes.
+
+    Raises:
+        IndexError: For an index out of bounds.
+    """
+    xp.check_indices(indices, x.shape[axis], f"take_along_axis: axis {axis}")
+    return xp.take_along_axis(x, indices, axis)
+
+
+def _along_gradient(xp, g, indices, shapes, axis):
+    shape = shapes[0]
+    axis = axis % len(shape)
+    grid = [
+        indices if i == axis else xp.reshape(
+            xp.arange(n), tuple(n if j == i else 1 for j in range(len(shape))))
+        for i, n in enumerate(g.shape)
+    ]  # fmt: skip
+    return xp.scatter_add(g, grid, shape, (ARRAY,) * len(shape))
+
+
+take_along_axis.vjp(x=_along_gradient)

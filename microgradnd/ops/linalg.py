@@ -1,0 +1,193 @@
+"""Products of matrices and tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..primitives import primitive
+from ..protocols import composite
+from ..tape import sum_to
+from .shaping import reshape, transpose
+
+
+def _check(x, y):
+    if x.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"matmul: operands need at least one axis, got {x.shape} @ {y.shape}")
+    inner, outer = x.shape[-1], y.shape[-2 if y.ndim > 1 else 0]
+    if inner != outer:
+        hint = ""
+        if y.ndim == 2 and y.shape[1] == inner:
+            hint = "; did you mean y.T?"
+        raise ValueError(
+            f"matmul: {x.shape} @ {y.shape}: inner sizes {inner} and {outer} differ{hint}"
+        )
+
+
+@primitive(
+    numpy=np.matmul,
+    operator="matmul",
+    dtypes="fiu",
+    cases=(
+        (((2, 3), (3, 4)), {}),
+        (((3,), (3,)), {}),
+        (((3,), (3, 2)), {}),
+        (((2, 3), (3,)), {}),
+        (((2, 1, 2, 3), (4, 3, 2)), {}),
+        (((2, 2, 3), (3,)), {}),
+        (((3,), (2, 3, 2)), {}),
+    ),
+)
+def matmul(xp, x, y, /):
+    r"""The matrix product, :math:`x y`, over the last two axes; the others broadcast.
+
+    A vector on the left counts as a row, on the right as a column.
+    """
+    _check(x, y)
+    return xp.matmul(x, y)
+
+
+def _flipped(xp, a):
+    return xp.swapaxes(a, -1, -2)
+
+
+def _left(xp, g, y, shapes):
+    """Gradient to the left operand, :math:`g y^T`."""
+    if len(shapes[0]) == len(shapes[1]) == 2:
+        return xp.matmul(g, _flipped(xp, y))
+    if len(shapes[1]) == 1:  # g lacks the last axis: an outer product
+        return sum_to(xp, xp.expand_dims(g, -1) * y, shapes[0])
+    if len(shapes[0]) == 1:
+        g = xp.matmul(xp.expand_dims(g, -2), _flipped(xp, y))
+        return xp.reshape(sum_to(xp, g, (1, *shapes[0])), shapes[0])
+    return sum_to(xp, xp.matmul(g, _flipped(xp, y)), shapes[0])
+
+
+def _right(xp, g, x, shapes):
+    """Gradient to the right operand, :math:`x^T g`."""
+    if len(shapes[0]) == len(shapes[1]) == 2:
+        return xp.matmul(_flipped(xp, x), g)
+    if len(shapes[0]) == 1:
+        if len(shapes[1]) == 1:
+            return g * x
+        return sum_to(xp, xp.expand_dims(x, -1) * xp.expand_dims(g, -2), shapes[1])
+    if len(shapes[1]) == 1:
+        return sum_to(xp, x * xp.expand_dims(g, -1), shapes[1])
+    return sum_to(xp, xp.matmul(_flipped(xp, x), g), shapes[1])
+
+
+matmul.vjp(x=_left, y=_right)
+
+
+def _labels(subscripts, shapes):
+    """The subscripts with every letter explicit: `(inputs, output)`, an ellipsis spelled out."""
+    text = subscripts.replace(" ", "")
+    left, arrow, output = text.partition("->")
+    inputs = left.split(",")
+    if len(inputs) != len(shapes):
+        raise ValueError(f"einsum: {subscripts!r} names {len(inputs)} operands, got {len(shapes)}")
+    spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" if c not in text]
+    width = 0
+    for labels, shape in zip(inputs, shapes, strict=True):
+        if "..." in labels:
+            width = max(width, len(shape) - len(labels.replace("...", "")))
+    dots = "".join(spare[:width])
+    full = []
+    for labels, shape in zip(inputs, shapes, strict=True):
+        n = len(shape) - len(labels.replace("...", ""))
+        full.append(labels.replace("...", dots[width - n :] if n else ""))
+        if len(full[-1]) != len(shape):
+            raise ValueError(f"einsum: {labels!r} does not fit an operand of shape {shape}")
+    if arrow:
+        output = output.replace("...", dots)
+    else:
+        letters = "".join(inputs).replace("...", "")
+        output = dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    return full, output
+
+
+@primitive(
+    numpy=np.einsum,
+    front=lambda subscripts, *xs: (xs, {"subscripts": subscripts}),
+    cases=(
+        (((2, 3), (3, 4)), {"subscripts": "ij,jk->ik"}),
+        (((2, 3), (3, 4)), {"subscripts": "ij,jk"}),
+        (((3, 3),), {"subscripts": "ii->i"}),
+        (((3, 3),), {"subscripts": "ii"}),
+        (((2, 3),), {"subscripts": "ij->j"}),
+        (((2, 3, 4), (2, 4, 3)), {"subscripts": "b...d,bd...->b"}),
+        (((2, 1), (3,), (2, 3)), {"subscripts": "...i,...j,ij->..."}),
+        (((2,), (3,)), {"subscripts": "i,j->"}),
+    ),
+    reference=lambda *xs, subscripts: np.einsum(subscripts, *xs),
+)
+def einsum(xp, /, *xs, subscripts):
+    r"""Einstein's sum, as `numpy.einsum(subscripts, *operands)` with letters and `...`."""
+    _labels(subscripts, [x.shape for x in xs])
+    return xp.einsum(xs, subscripts)
+
+
+def _einsum_gradients(xp, g, xs, shapes, subscripts):
+    inputs, output = _labels(subscripts, shapes)
+    unused = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+              if c not in "".join(inputs)]  # fmt: skip
+    gradients = []
+    for i, (labels, shape) in enumerate(zip(inputs, shapes, strict=True)):
+        others = [j for j in range(len(xs)) if j != i]
+        terms, names = [g, *(xs[j] for j in others)], [output, *(inputs[j] for j in others)]
+        target = ""
+        for place, (label, n) in enumerate(zip(labels, shape, strict=True)):
+            if label in target:  # a diagonal was taken: put the values back onto it
+                twin = unused[place]
+                terms.append(xp.eye(n, dtype=g.dtype))
+                names.append(label + twin)
+                label = twin
+            elif not any(label in name for name in names):  # summed away: the same everywhere
+                terms.append(xp.ones((n,), dtype=g.dtype))
+                names.append(label)
+            target += label
+        full = xp.einsum(terms, ",".join(names) + "->" + target)
+        gradients.append(sum_to(xp, full, shape))
+    return gradients
+
+
+einsum.vjp_all(_einsum_gradients)
+
+
+@composite(numpy=np.outer)
+def outer(x, y):
+    r"""The products of all pairs, :math:`x_i y_j`, of the flattened operands."""
+    return reshape(x, (-1, 1)) * reshape(y, (1, -1))
+
+
+@composite(numpy=np.dot, method=True)
+def dot(x, y):
+    r"""`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`."""
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return x * y
+    return tensordot(x, y, ((-1,), (-2 if np.ndim(y) > 1 else -1,)))
+
+
+@composite(numpy=np.tensordot)
+def tensordot(x, y, axes=2):
+    r"""The sum over some axes of `x` and as many of `y`; an integer means the last and the first.
+
+    Raises:
+        ValueError: If the lengths of the summed axes differ.
+    """
+    if isinstance(axes, int):
+        axes = (range(-axes, 0), range(axes))
+    left, right = ([a] if isinstance(a, int) else list(a) for a in axes)
+    left, right = [a % x.ndim for a in left], [a % y.ndim for a in right]
+    lengths = [x.shape[a] for a in left], [y.shape[a] for a in right]
+    if lengths[0] != lengths[1]:
+        raise ValueError(
+            f"tensordot: shapes {x.shape} and {y.shape}: the summed axes have lengths "
+            f"{lengths[0]} and {lengths[1]}"
+        )
+    rows = [i for i in range(x.ndim) if i not in left]
+    columns = [i for i in range(y.ndim) if i not in right]
+    n = int(np.prod(lengths[0], dtype=int))
+    shape = [x.shape[i] for i in rows] + [y.shape[i] for i in columns]
+    a = reshape(transpose(x, (*rows, *left)), (-1, n) if n else (x.size, 0))
+    b = reshape(transpose(y, (*right, *columns)), (n, -1) if n else (0, y.size))
+    return reshape(a @ b, shape)

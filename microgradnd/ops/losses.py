@@ -1,0 +1,317 @@
+"""Losses, each one primitive; `reduction` is `"mean"`, `"sum"` or `"none"`."""
+
+from __future__ import annotations
+
+from ..primitives import primitive
+from .reductions import shifted
+
+
+def _reduced(xp, values, reduction, weights=None):
+    if reduction == "none":
+        return values
+    if reduction == "sum":
+        return xp.sum(values)
+    return xp.mean(values) if weights is None else xp.sum(values) / xp.sum(weights)
+
+
+def _check(name, x, target, reduction):
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if x.shape != target.shape:
+        raise ValueError(f"{name}: input has shape {x.shape}, target {target.shape}")
+
+
+def _each(g, size, reduction):
+    """The gradient of the unreduced losses."""
+    return g / size if reduction == "mean" and size else g
+
+
+PAIRS = (
+    (((3, 2), (3, 2)), {}),
+    (((3,), (3,)), {"reduction": "sum"}),
+    (((2, 2), (2, 2)), {"reduction": "none"}),
+)
+
+
+@primitive(cases=PAIRS)
+def mse(xp, x, target, /, reduction="mean"):
+    r"""The squared error, :math:`(x - t)^2`, reduced.
+
+    Raises:
+        ValueError: If the shapes differ; nothing is broadcast silently.
+    """
+    _check("mse", x, target, reduction)
+    return _reduced(xp, xp.square(x - target), reduction)
+
+
+mse.vjp(
+    x=lambda g, x, target, reduction: _each(g, x.size, reduction) * 2.0 * (x - target),
+    target=lambda g, x, target, reduction: _each(g, x.size, reduction) * 2.0 * (target - x),
+)
+
+
+@primitive(cases=PAIRS, conventions=(("l1 at 0", ([0.0], [0.0]), {}, ([0.0], [0.0])),))
+def l1(xp, x, target, /, reduction="mean"):
+    r"""The absolute error, :math:`|x - t|`, reduced; its slope at 0 is 0.
+
+    Raises:
+        ValueError: If the shapes differ; nothing is broadcast silently.
+    """
+    _check("l1", x, target, reduction)
+    return _reduced(xp, xp.absolute(x - target), reduction)
+
+
+l1.vjp(
+    x=lambda xp, g, x, target, reduction: _each(g, x.size, reduction) * xp.sign(x - target),
+    target=lambda xp, g, x, target, reduction: _each(g, x.size, reduction) * xp.sign(target - x),
+)
+
+
+@primitive(cases=PAIRS)
+def huber(xp, x, target, /, delta=1.0, reduction="mean"):
+    r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`.
+
+    Raises:
+        ValueError: If the shapes differ, or delta is not positive.
+    """
+    _check("huber", x, target, reduction)
+    if not delta > 0:
+        raise ValueError(f"huber: delta must be positive, got {delta}")
+    d = xp.absolute(x - target)
+    inside = xp.minimum(d, delta)
+    return _reduced(xp, inside * (d - 0.5 * inside), reduction)
+
+
+huber.vjp(
+    x=lambda xp, g, x, target, delta, reduction: _each(g, x.size, reduction)
+    * xp.clip(x - target, -delta, delta),
+    target=lambda xp, g, x, target, delta, reduction: _each(g, x.size, reduction)
+    * xp.clip(target - x, -delta, delta),
+)
+
+
+@primitive(cases=PAIRS, domain={"x": (-3, 3), "target": (0.1, 0.9), "pos_weight": (0.5, 2)})
+def binary_cross_entropy_with_logits(xp, x, target, pos_weight=None, /, reduction="mean"):
+    r"""Cross-entropy of a sigmoid, :math:`-w\,t\ln\sigma(x) - (1 - t)\ln(1 - \sigma(x))`, reduced.
+
+    Args:
+        x: Logits.
+        target: Probabilities of the same shape.
+        pos_weight: Weight of the positive part; broadcasts.
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    _check("binary_cross_entropy_with_logits", x, target, reduction)
+    tail = xp.log1p(xp.exp(-xp.absolute(x)))
+    right, wrong = tail - xp.minimum(x, 0.0), tail + xp.maximum(x, 0.0)
+    right = right if pos_weight is None else right * pos_weight
+    # 0 times an infinite logarithm is 0: a certain and right answer costs nothing.
+    return _reduced(
+        xp,
+        xp.where(target == 0, 0.0, target * right)
+        + xp.where(target == 1, 0.0, (1.0 - target) * wrong),
+        reduction,
+    )
+
+
+def _bce_slope(xp, x, target, pos_weight):
+    s = xp.sigmoid(x)
+    if pos_weight is None:
+        return s - target
+    return (1.0 - target) * s - target * pos_weight * (1.0 - s)
+
+
+def _bce_target_slope(xp, x, pos_weight):
+    right = xp.logaddexp(-x, xp.zeros_like(x))
+    right = right if pos_weight is None else right * pos_weight
+    return right - xp.logaddexp(x, xp.zeros_like(x))
+
+
+binary_cross_entropy_with_logits.vjp(
+    x=lambda xp, g, x, target, pos_weight, reduction: _each(g, x.size, reduction)
+    * _bce_slope(xp, x, target, pos_weight),
+    target=lambda xp, g, x, pos_weight, reduction: _each(g, x.size, reduction)
+    * _bce_target_slope(xp, x, pos_weight),
+)
+
+
+# ----------------------------------------------------------------------------- classes
+
+
+def _class_check(xp, name, x, target, weight, ignore_index, reduction):
+    """Raise for targets that do not fit; gives whether they are class numbers."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if x.ndim == 0:
+        raise ValueError(f"{name}: logits need a class axis, got a 0-d tensor")
+    axis = 1 if x.ndim > 1 else 0
+    classes = x.shape[axis]
+    ids = target.dtype.kind in "iu"
+    rest = x.shape[:axis] + x.shape[axis + 1 :]
+    if ids and target.shape != rest:
+        raise ValueError(
+            f"{name}: class numbers of shape {target.shape} for logits of shape {x.shape}; "
+            f"{rest} is wanted"
+        )
+    if not ids and (target.dtype.kind != "f" or target.shape != x.shape):
+        raise (TypeError if target.shape == rest else ValueError)(
+            f"{name}: targets are integers of shape {rest} or probabilities of shape {x.shape}, "
+            f"got {target.dtype} of shape {target.shape}"
+        )
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"{name}: weight has shape {weight.shape}, ({classes},) is wanted")
+    if ids:
+        xp.check_classes(target, classes, ignore_index, name)
+    return ids, axis
+
+
+def _targets(xp, target, like, weight, ids, axis, ignore_index, smoothing):
+    """Targets as weighted probabilities, of the logits' shape, and the weight of each example."""
+    classes = like.shape[axis]
+    row = tuple(classes if i == axis else 1 for i in range(like.ndim))
+    scale = None if weight is None else xp.reshape(weight, row)
+    if not ids:
+        p = target if not smoothing else target * (1.0 - smoothing) + smoothing / classes
+        p = p if scale is None else p * scale
+        return p, None
+    labels = xp.expand_dims(target, axis)
+    hit = labels == xp.reshape(xp.arange(classes), row)
+    p = xp.astype(hit, like.dtype)
+    counted = xp.astype(target != ignore_index, like.dtype)
+    examples = counted if scale is None else xp.sum(p * scale, axis=axis)
+    if smoothing:
+        p = (p * (1.0 - smoothing) + smoothing / classes) * xp.expand_dims(counted, axis)
+    p = p if scale is None else p * scale
+    return p, examples
+
+
+def _ids(target):
+    return target.dtype.kind in "iu"
+
+
+def _scaled(xp, g, x, target, weight, ignore_index, reduction, smoothing):
+    """The cotangent per example with a class axis, the targets, and the axis."""
+    axis = 1 if x.ndim > 1 else 0
+    ids = _ids(target)
+    p, examples = _targets(xp, target, x, weight, ids, axis, ignore_index, smoothing)
+    if reduction == "none":
+        return xp.expand_dims(g, axis), p, axis
+    if reduction == "mean":
+        g = g / (xp.sum(examples) if ids else x.size // x.shape[axis])
+    return g, p, axis
+
+
+CLASS_CASES = (
+    (((3, 4), [1, 0, 3]), {}),
+    (((3, 4), [1, -100, 3], (4,)), {}),
+    (((3, 4), (3, 4)), {}),
+    (((3, 4), [1, 0, 3], (4,)), {"label_smoothing": 0.1}),
+    (((2, 3, 2), [[1, 0], [2, 2]]), {"reduction": "sum"}),
+    (((3, 4), [1, 0, 3]), {"reduction": "none"}),
+    (((4,), 2), {}),
+)
+
+
+def _log_softmax(xp, x, axis):
+    z = shifted(xp, x, xp.max(x, axis=axis, keepdims=True))
+    return z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
+
+
+def _cross(xp, name, log_p, target, weight, ignore_index, reduction, smoothing):
+    ids, axis = _class_check(xp, name, log_p, target, weight, ignore_index, reduction)
+    p, examples = _targets(xp, target, log_p, weight, ids, axis, ignore_index, smoothing)
+    values = -xp.sum(xp.where(p == 0, 0.0, p * log_p), axis=axis)
+    if reduction == "mean":
+        return xp.sum(values) / (xp.sum(examples) if ids else values.size)
+    return _reduced(xp, values, reduction)
+
+
+@primitive(
+    residuals=("log_p",),
+    cases=CLASS_CASES,
+    domain={"x": (-3, 3), "target": (0.1, 0.9), "weight": (0.5, 2)},
+)
+def cross_entropy(
+    xp, x, target, weight=None, /, ignore_index=-100, reduction="mean", label_smoothing=0.0
+):
+    r"""Cross-entropy of softmax, :math:`-\sum_c w_c\,t_c \ln\mathrm{softmax}(x)_c`, reduced.
+
+    The class axis is 1 (0 for a single example). A mean over class numbers is weighted, as
+    PyTorch's.
+
+    Args:
+        x: Logits, (N, C) or (N, C, ...) or (C,).
+        target: Class numbers of shape (N, ...), or probabilities of the logits' shape.
+        weight: A weight per class, (C,).
+        ignore_index: Class number of examples that do not count.
+        reduction: "mean", "sum" or "none".
+        label_smoothing: Share of the target spread evenly over the classes.
+
+    Raises:
+        IndexError: For a class number outside 0..C-1.
+        TypeError: For floats where class numbers are wanted.
+        ValueError: If shapes do not fit.
+    """
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {label_smoothing}")
+    log_p = _log_softmax(xp, x, 1 if x.ndim > 1 else 0) if x.ndim else x
+    return _cross(
+        xp, "cross_entropy", log_p, target, weight, ignore_index, reduction, label_smoothing
+    ), (log_p,)
+
+
+cross_entropy.recompute(log_p=lambda xp, x: _log_softmax(xp, x, 1 if x.ndim > 1 else 0))
+
+
+def _cross_entropy_slope(
+    xp, g, x, log_p, target, weight, ignore_index, reduction, label_smoothing
+):
+    g, p, axis = _scaled(xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing)
+    mass = xp.sum(p, axis=axis, keepdims=True)
+    return g * (xp.exp(log_p) * mass - p)
+
+
+def _cross_entropy_target_slope(
+    xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing
+):
+    # Only probabilities have a gradient; a class that cannot be costs what its logarithm says.
+    g, _, axis = _scaled(xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing)
+    row = tuple(n if i == axis else 1 for i, n in enumerate(log_p.shape))
+    scale = 1.0 if weight is None else xp.reshape(weight, row)
+    return -g * log_p * (scale * (1.0 - label_smoothing))
+
+
+cross_entropy.vjp(x=_cross_entropy_slope, target=_cross_entropy_target_slope)
+
+
+@primitive(
+    cases=(
+        (((3, 4), [1, 0, 3]), {}),
+        (((3, 4), [1, -100, 3], (4,)), {"reduction": "sum"}),
+        (((2, 3, 2), [[1, 0], [2, 2]]), {"reduction": "none"}),
+    ),
+    domain={"log_p": (-3, -0.1), "weight": (0.5, 2)},
+)
+def nll(xp, log_p, target, weight=None, /, ignore_index=-100, reduction="mean"):
+    r"""The negative log-likelihood of class numbers, :math:`-w_t \ln p_t`, reduced.
+
+    Takes log-probabilities, (N, C) or (N, C, ...) or (C,), and class numbers of shape (N, ...).
+
+    Raises:
+        IndexError: For a class number outside 0..C-1.
+        TypeError: For float targets.
+        ValueError: If shapes do not fit.
+    """
+    if not _ids(target):
+        raise TypeError(f"nll: targets are class numbers, got {target.dtype}")
+    return _cross(xp, "nll", log_p, target, weight, ignore_index, reduction, 0.0)
+
+
+def _nll_slope(xp, g, log_p, target, weight, ignore_index, reduction):
+    g, p, _ = _scaled(xp, g, log_p, target, weight, ignore_index, reduction, 0.0)
+    return -g * p
+
+
+nll.vjp(log_p=_nll_slope)

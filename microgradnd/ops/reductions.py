@@ -1,0 +1,344 @@
+"""Reductions: sums, means, extremes, spreads, norms, cumulative sums, tests of all elements."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..primitives import primitive
+
+MAX = {2: 65504.0, 4: 3.4028234663852886e38, 8: 1.7976931348623157e308}
+
+#: Operands and attributes for the generated tests of every reduction over one or several axes.
+CASES = (
+    (((3, 4),), {}),
+    (((3, 4),), {"axis": 0}),
+    (((3, 4),), {"axis": -1, "keepdims": True}),
+    (((2, 3, 2),), {"axis": (0, -1)}),
+    (((2, 3),), {"axis": ()}),
+    (((),), {}),
+)
+ONE_AXIS = (
+    (((3, 4),), {}),
+    (((3, 4),), {"axis": 0}),
+    (((2, 3, 2),), {"axis": -2}),
+)
+
+
+def axes_of(shape, axis):
+    """The reduced axes as a tuple of non-negative numbers."""
+    if axis is None:
+        return tuple(range(len(shape)))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return tuple(a % len(shape) for a in axes)
+
+
+def count(shape, axis):
+    """How many elements go into one result."""
+    n = 1
+    for a in axes_of(shape, axis):
+        n *= shape[a]
+    return n
+
+
+def spread(xp, g, shape, axis):
+    """A reduced array again with the reduced axes, of length 1."""
+    axes = axes_of(shape, axis)
+    return xp.reshape(g, tuple(1 if i in axes else n for i, n in enumerate(shape)))
+
+
+@primitive(numpy=np.sum, method=True, cases=CASES, dtypes="fiub", kind="reduction")
+def sum(xp, x, /, axis=None, keepdims=False):
+    r"""The sum over the given axes, :math:`\sum_i x_i`; of nothing 0; `axis=()` reduces nothing."""
+    return xp.sum(x, axis=axis, keepdims=keepdims)
+
+
+sum.vjp(
+    x=lambda xp, g, shapes, axis: xp.broadcast_to(spread(xp, g, shapes[0], axis), shapes[0])
+)
+
+
+@primitive(numpy=np.mean, method=True, cases=CASES, dtypes="fiub", kind="reduction")
+def mean(xp, x, /, axis=None, keepdims=False):
+    r"""The mean over the given axes, :math:`\frac1n \sum_i x_i`."""
+    return xp.mean(x, axis=axis, keepdims=keepdims)
+
+
+mean.vjp(
+    x=lambda xp, g, shapes, axis: xp.broadcast_to(
+        spread(xp, g / count(shapes[0], axis), shapes[0], axis), shapes[0]
+    )
+)
+
+
+def _flat_last(xp, x, axis):
+    """The reduced axes moved to the end and made one."""
+    axes = axes_of(x.shape, axis)
+    rest = tuple(i for i in range(x.ndim) if i not in axes)
+    kept = tuple(x.shape[i] for i in rest)
+    return xp.reshape(xp.transpose(x, rest + axes), (*kept, count(x.shape, axis))), rest + axes
+
+
+def _shifted(xp, x, by, first):
+    """`x` moved along the last axis, ones coming in (at the front if `first`)."""
+    ones = xp.ones_like(xp.getitem(x, (), (..., (None, by, None))))
+    key = (..., (None, -by, None)) if first else (..., (by, None, None))
+    rest = xp.getitem(x, (), key)
+    return xp.concatenate([ones, rest] if first else [rest, ones], axis=-1)
+
+
+def _others(xp, x):
+    """For every element the product of all others along the last axis: exact with zeros."""
+    sides = []
+    for first in (True, False):
+        side, by = _shifted(xp, x, 1, first), 1
+        while by < x.shape[-1]:
+            side = side * _shifted(xp, side, by, first)
+            by *= 2
+        sides.append(side)
+    return sides[0] * sides[1]
+
+
+def _prod_gradient(xp, g, x, axis):
+    if x.size == 0:
+        return xp.zeros_like(x)
+    flat, order = _flat_last(xp, x, axis)
+    others = _others(xp, flat)
+    back = tuple(order.index(i) for i in range(x.ndim))
+    moved = xp.transpose(xp.reshape(others, tuple(x.shape[i] for i in order)), back)
+    return spread(xp, g, x.shape, axis) * moved
+
+
+@primitive(
+    numpy=np.prod,
+    method=True,
+    cases=CASES,
+    dtypes="fiub",
+    kind="reduction",
+    conventions=(
+        ("prod with one zero", ([0.0, 2.0, 3.0],), {}, ([6.0, 0.0, 0.0],)),
+        ("prod with two zeros", ([0.0, 0.0, 3.0],), {}, ([0.0, 0.0, 0.0],)),
+    ),
+)
+def prod(xp, x, /, axis=None, keepdims=False):
+    r"""The product over the given axes, :math:`\prod_i x_i`; of nothing 1; exact with zeros."""
+    return xp.prod(x, axis=axis, keepdims=keepdims)
+
+
+prod.vjp(x=_prod_gradient)
+
+
+def _to_extremes(xp, g, out, x, axis):
+    """The gradient shared equally among the tied extremes; NaN elements count as extremes."""
+    out = spread(xp, out, x.shape, axis)
+    hit = (x == out) | (x != x)
+    ties = xp.sum(xp.astype(hit, x.dtype), axis=axes_of(x.shape, axis), keepdims=True)
+    return xp.where(hit, spread(xp, g, x.shape, axis) / ties, 0.0)
+
+
+def _nonempty(name, x, axis):
+    if x.size == 0 and count(x.shape, axis) == 0:
+        raise ValueError(f"{name}: an empty axis has no extreme, shape {x.shape}, axis {axis}")
+
+
+@primitive(
+    numpy=(np.max, np.amax),
+    method=True,
+    cases=CASES,
+    kind="reduction",
+    conventions=(
+        ("max at a tie", ([1.0, 1.0, 0.0],), {}, ([0.5, 0.5, 0.0],)),
+        ("max over an axis, at a tie", ([[1.0, 1.0, 0.0]],), {"axis": 1}, ([[0.5, 0.5, 0.0]],)),
+        ("max with a NaN", ([1.0, float("nan"), 0.0],), {}, ([0.0, 1.0, 0.0],)),
+    ),
+)
+def max(xp, x, /, axis=None, keepdims=False):
+    r"""The largest element, :math:`\max_i x_i`; tied elements share the gradient equally.
+
+    A NaN wins and takes the gradient.
+    """
+    _nonempty("max", x, axis)
+    return xp.max(x, axis=axis, keepdims=keepdims)
+
+
+max.vjp(x=_to_extremes)
+
+
+@primitive(
+    numpy=(np.min, np.amin),
+    method=True,
+    cases=CASES,
+    kind="reduction",
+    conventions=(("min at a tie", ([0.0, 0.0, 1.0],), {}, ([0.5, 0.5, 0.0],)),),
+)
+def min(xp, x, /, axis=None, keepdims=False):
+    r"""The smallest element, :math:`\min_i x_i`; tied elements share the gradient equally.
+
+    A NaN wins and takes the gradient.
+    """
+    _nonempty("min", x, axis)
+    return xp.min(x, axis=axis, keepdims=keepdims)
+
+
+min.vjp(x=_to_extremes)
+
+
+def _variance(xp, x, axis, ddof, keepdims):
+    centred = x - xp.mean(x, axis=axis, keepdims=True)
+    n = count(x.shape, axis) - ddof
+    total = xp.sum(centred * centred, axis=axis, keepdims=keepdims)
+    return total / (n if n > 0 else 0.0 * total)
+
+
+def _centred(xp, x, axis, ddof):
+    return (x - xp.mean(x, axis=axis, keepdims=True)) * (
+        1.0 / n if (n := count(x.shape, axis) - ddof) > 0 else float("nan")
+    )
+
+
+@primitive(
+    numpy=np.var,
+    method=True,
+    cases=(*CASES, (((3, 4),), {"axis": 1, "ddof": 1})),
+    kind="reduction",
+    conventions=(("var of a constant", ([2.0, 2.0],), {}, ([0.0, 0.0],)),),
+)
+def var(xp, x, /, axis=None, ddof=0, keepdims=False):
+    r"""The variance, :math:`\frac{1}{n - ddof}\sum_i (x_i - \bar x)^2`."""
+    return _variance(xp, x, axis, ddof, keepdims)
+
+
+var.vjp(
+    x=lambda xp, g, x, axis, ddof: (
+        2.0 * spread(xp, g, x.shape, axis) * _centred(xp, x, axis, ddof)
+    )
+)
+
+
+def _over_or_zero(xp, g, out):
+    """:math:`g / out`, and 0 where the result is 0, to any order."""
+    zero = out == 0
+    return xp.where(zero, 0.0, g / xp.where(zero, 1.0, out))
+
+
+@primitive(
+    numpy=np.std,
+    method=True,
+    cases=(*CASES[:-2], (((3, 4),), {"axis": 1, "ddof": 1})),
+    kind="reduction",
+    conventions=(("std of a constant", ([2.0, 2.0],), {}, ([0.0, 0.0],)),),
+)
+def std(xp, x, /, axis=None, ddof=0, keepdims=False):
+    r"""The standard deviation, the square root of the variance; of a constant its slope is 0."""
+    return xp.sqrt(_variance(xp, x, axis, ddof, keepdims))
+
+
+std.vjp(
+    x=lambda xp, g, out, x, axis, ddof: (
+        spread(xp, _over_or_zero(xp, g, out), x.shape, axis) * _centred(xp, x, axis, ddof)
+    )
+)
+
+
+@primitive(
+    method=True,
+    cases=CASES[:-2],
+    kind="reduction",
+    front=lambda x, ord=None, axis=None, keepdims=False: _norm_arguments(x, ord, axis, keepdims),
+    numpy=np.linalg.norm,
+    reference=lambda x, axis=None, keepdims=False: np.sqrt(
+        np.sum(x * x, axis=axis, keepdims=keepdims)
+    ),
+    conventions=(("norm at 0", ([0.0, 0.0],), {}, ([0.0, 0.0],)),),
+)
+def norm(xp, x, /, axis=None, keepdims=False):
+    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0."""
+    return xp.sqrt(xp.sum(x * x, axis=axis, keepdims=keepdims))
+
+
+def _norm_arguments(x, ord, axis, keepdims):
+    if ord not in (None, 2, "fro"):
+        raise ValueError(f"norm: only the Euclidean norm is offered, got ord={ord!r}")
+    return (x,), {"axis": axis, "keepdims": keepdims}
+
+
+norm.vjp(x=lambda xp, g, out, x, axis: spread(xp, _over_or_zero(xp, g, out), x.shape, axis) * x)
+
+
+def shifted(xp, x, m):
+    """:math:`x - m`, never above 0, and 0 at the maximum even if that is infinite."""
+    return xp.minimum(x - xp.minimum(m, MAX.get(x.dtype.itemsize, 65504.0)), 0.0)
+
+
+@primitive(
+    cases=CASES,
+    method=True,
+    kind="reduction",
+    reference=lambda x, axis=None, keepdims=False: np.log(
+        np.sum(np.exp(x), axis=axis, keepdims=keepdims)
+    ),
+    conventions=(
+        ("logsumexp with +inf", ([float("inf"), 0.0],), {}, ([1.0, 0.0],)),
+    ),
+)  # fmt: skip
+def logsumexp(xp, x, /, axis=None, keepdims=False):
+    r"""The logarithm of the sum of exponentials, :math:`\ln\sum_i e^{x_i}`, without overflow."""
+    _nonempty("logsumexp", x, axis)
+    m = xp.max(x, axis=axis, keepdims=True)
+    if axis == ():
+        return xp.copy(x)
+    total = xp.sum(xp.exp(shifted(xp, x, xp.where(xp.isfinite(m) | (m > 0), m, 0.0))),
+                   axis=axis, keepdims=True)  # fmt: skip
+    out = m + xp.log(xp.where(total == 0, 1.0, total))
+    return out if keepdims else xp.reshape(out, _kept(x.shape, axis))
+
+
+def _kept(shape, axis):
+    axes = axes_of(shape, axis)
+    return tuple(n for i, n in enumerate(shape) if i not in axes)
+
+
+logsumexp.vjp(
+    x=lambda xp, g, out, x, axis: spread(xp, g, x.shape, axis)
+    * xp.exp(shifted(xp, x, spread(xp, out, x.shape, axis)))
+)
+
+
+@primitive(numpy=np.cumsum, method=True, cases=ONE_AXIS, dtypes="fiu")
+def cumsum(xp, x, /, axis=None):
+    r"""The running sum along an axis, :math:`y_i = \sum_{j \le i} x_j`; flattened without one."""
+    return xp.cumsum(x, axis=axis)
+
+
+def _cumsum_gradient(xp, g, shapes, axis):
+    along = 0 if axis is None else axis
+    total = xp.flip(xp.cumsum(xp.flip(g, axis=along), axis=along), axis=along)
+    return xp.reshape(total, shapes[0])
+
+
+cumsum.vjp(x=_cumsum_gradient)
+
+
+@primitive(numpy=np.argmax, method=True, cases=ONE_AXIS, dtypes="fiub")
+def argmax(xp, x, /, axis=None, keepdims=False):
+    r"""The index of the first largest element (a NaN counts as largest)."""
+    _nonempty("argmax", x, axis)
+    return xp.argmax(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(numpy=np.argmin, method=True, cases=ONE_AXIS, dtypes="fiub")
+def argmin(xp, x, /, axis=None, keepdims=False):
+    r"""The index of the first smallest element (a NaN counts as smallest)."""
+    _nonempty("argmin", x, axis)
+    return xp.argmin(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(numpy=np.any, method=True, cases=CASES, dtypes="fiub", kind="reduction")
+def any(xp, x, /, axis=None, keepdims=False):
+    r"""Whether any element is true (not 0)."""
+    return xp.any(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(numpy=np.all, method=True, cases=CASES, dtypes="fiub", kind="reduction")
+def all(xp, x, /, axis=None, keepdims=False):
+    r"""Whether all elements are true (not 0)."""
+    return xp.all(x, axis=axis, keepdims=keepdims)

@@ -1,0 +1,229 @@
+"""Shapes: reshaping, moving axes, broadcasting, joining, splitting, turning around."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+
+from ..primitives import primitive
+from ..tape import sum_to
+
+
+def _ints(*sizes):
+    """A shape or a list of axes given as one sequence or as several numbers."""
+    if len(sizes) == 1 and (sizes[0] is None or isinstance(sizes[0], (tuple, list))):
+        sizes = sizes[0]
+    return None if sizes is None else tuple(operator.index(n) for n in sizes)
+
+
+def _size(shape):
+    n = 1
+    for length in shape:
+        n *= length
+    return n
+
+
+@primitive(
+    view=True,
+    numpy=np.reshape,
+    method=True,
+    front=lambda x, *shape: ((x,), {"shape": _ints(*shape)}),
+    cases=((((3, 4),), {"shape": (2, 6)}), (((3, 4),), {"shape": (-1,)}),
+           (((1,),), {"shape": ()})),
+)  # fmt: skip
+def reshape(xp, x, /, shape):
+    r"""The same elements in another shape; one length may be -1."""
+    known = _size(n for n in shape if n != -1)
+    unknown = shape.count(-1)
+    fits = known == x.size if not unknown else known and x.size % known == 0
+    if unknown > 1 or not fits:
+        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}")
+    return xp.reshape(x, shape)
+
+
+reshape.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
+
+
+@primitive(
+    view=True,
+    numpy=np.transpose,
+    method=True,
+    front=lambda x, *axes: ((x,), {"axes": _ints(*axes) if axes else None}),
+    cases=((((2, 3, 4),), {"axes": (2, 0, 1)}), (((2, 3),), {}), (((2, 3),), {"axes": (-1, 0)})),
+)
+def transpose(xp, x, /, axes=None):
+    r"""The axes in another order (reversed if none is given)."""
+    return xp.transpose(x, axes)
+
+
+def _inverse(axes, n):
+    if axes is None:
+        return None
+    axes = [a % n for a in axes]
+    return tuple(axes.index(i) for i in range(n))
+
+
+transpose.vjp(x=lambda xp, g, axes: xp.transpose(g, _inverse(axes, g.ndim)))
+
+
+@primitive(view=True, numpy=np.swapaxes, method=True, cases=((((2, 3, 4),), {"axis1": 0, "axis2": -1}),))
+def swapaxes(xp, x, /, axis1, axis2):
+    r"""Two axes exchanged."""
+    return xp.swapaxes(x, axis1, axis2)
+
+
+swapaxes.vjp(x=lambda xp, g, axis1, axis2: xp.swapaxes(g, axis1, axis2))
+
+
+@primitive(
+    view=True,
+    numpy=np.moveaxis,
+    cases=((((2, 3, 4),), {"source": 0, "destination": -1}),
+           (((2, 3, 4),), {"source": (0, 1), "destination": (2, 0)})),
+)  # fmt: skip
+def moveaxis(xp, x, /, source, destination):
+    r"""Some axes moved to other places, the rest keeping their order."""
+    return xp.moveaxis(x, source, destination)
+
+
+moveaxis.vjp(x=lambda xp, g, source, destination: xp.moveaxis(g, destination, source))
+
+
+@primitive(
+    view=True,
+    numpy=np.expand_dims,
+    cases=((((2, 3),), {"axis": 1}), (((2, 3),), {"axis": (0, -1)})),
+)
+def expand_dims(xp, x, /, axis):
+    r"""New axes of length 1 at the given places."""
+    return xp.expand_dims(x, axis)
+
+
+expand_dims.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
+
+
+@primitive(
+    view=True,
+    numpy=np.squeeze,
+    method=True,
+    cases=((((2, 1, 3, 1),), {}), (((2, 1, 3, 1),), {"axis": 1})),
+)
+def squeeze(xp, x, /, axis=None):
+    r"""Axes of length 1 taken away (all of them, or the given ones)."""
+    return xp.squeeze(x, axis)
+
+
+squeeze.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
+
+
+@primitive(
+    view=True,
+    numpy=np.broadcast_to,
+    front=lambda x, *shape: ((x,), {"shape": _ints(*shape)}),
+    cases=((((3, 1),), {"shape": (2, 3, 4)}), (((),), {"shape": (3,)})),
+)
+def broadcast_to(xp, x, /, shape):
+    r"""The elements repeated along axes of length 1 and new axes, without a copy."""
+    return xp.broadcast_to(x, shape)
+
+
+broadcast_to.vjp(x=lambda xp, g, shapes: sum_to(xp, g, shapes[0]))
+
+
+def _parts(g, shapes, axis):
+    """Where each operand of a concatenation lies in the result."""
+    at = axis % g.ndim
+    start, keys = 0, []
+    for shape in shapes:
+        keys.append(((None, None, None),) * at + ((start, start + shape[at], None),))
+        start += shape[at]
+    return keys
+
+
+@primitive(
+    numpy=np.concatenate,
+    front=lambda xs, axis=0: (tuple(xs), {"axis": axis}),
+    cases=((((2, 3), (1, 3)), {}), (((2, 1), (2, 2), (2, 0)), {"axis": -1})),
+)
+def concatenate(xp, /, *xs, axis=0):
+    r"""Arrays joined along an axis that they have."""
+    if not xs:
+        raise ValueError("concatenate: at least one array is needed")
+    return xp.concatenate(xs, axis=axis)
+
+
+concatenate.vjp_all(
+    lambda xp, g, shapes, axis: [xp.getitem(g, (), key) for key in _parts(g, shapes, axis)]
+)
+
+
+@primitive(
+    numpy=np.stack,
+    front=lambda xs, axis=0: (tuple(xs), {"axis": axis}),
+    cases=((((2, 3), (2, 3)), {}), (((2,), (2,)), {"axis": -1})),
+)
+def stack(xp, /, *xs, axis=0):
+    r"""Arrays of one shape joined along a new axis."""
+    if not xs:
+        raise ValueError("stack: at least one array is needed")
+    return xp.stack(xs, axis=axis)
+
+
+stack.vjp_all(
+    lambda xp, g, shapes, axis: [
+        xp.getitem(g, (), ((None, None, None),) * (axis % g.ndim) + (i,))
+        for i in range(len(shapes))
+    ]
+)
+
+
+@primitive(
+    numpy=np.split,
+    outputs=True,
+    front=lambda x, sections, axis=0: (
+        (x,), {"sections": sections if isinstance(sections, int) else _ints(sections),
+               "axis": axis}),
+    cases=((((6, 2),), {"sections": 3}), (((2, 5),), {"sections": (1, 3), "axis": 1})),
+)  # fmt: skip
+def split(xp, x, /, sections, axis=0):
+    r"""A list of parts along an axis: equal ones, or cut at the given places."""
+    length = x.shape[axis]
+    if isinstance(sections, int):
+        if sections < 1 or length % sections:
+            raise ValueError(
+                f"split: axis {axis} has size {length}, not divisible into {sections} equal parts"
+            )
+        cuts = [length // sections * i for i in range(sections + 1)]
+    else:
+        cuts = [0, *sections, length]
+    at = ((None, None, None),) * (axis % x.ndim)
+    return [
+        xp.copy(xp.getitem(x, (), (*at, (a, b, None))))
+        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+    ]
+
+
+split.vjp(x=lambda xp, g, axis: xp.concatenate(g, axis=axis))
+
+
+@primitive(
+    view=True,
+    numpy=np.flip,
+    cases=((((2, 3),), {}), (((2, 3),), {"axis": 1}), (((2, 3),), {"axis": (0, 1)})),
+)
+def flip(xp, x, /, axis=None):
+    r"""The order of the elements turned around along the given axes (all by default)."""
+    return xp.flip(x, axis=axis)
+
+
+flip.vjp(x=lambda xp, g, axis: xp.flip(g, axis=axis))
+
+
+@primitive(numpy=np.copy, method="clone", cases=((((2, 3),), {}),), dtypes="fiub")
+def copy(xp, x, /):
+    r"""A copy in memory of its own, on the tape."""
+    return xp.copy(x)
+
+
+copy.vjp(x=lambda g: g)

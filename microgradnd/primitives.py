@@ -1,0 +1,351 @@
+"""Primitives: functions of arrays with a gradient formula per operand, and the registry of them.
+
+A primitive is written once, as a function of a namespace `xp` and arrays, with its formulas below:
+
+    @primitive(elementwise=True, numpy=np.tanh)
+    def tanh(xp, x, /):
+        return xp.tanh(x)
+
+    tanh.vjp(x=lambda g, out: g * (1 - out * out))
+
+Before the slash stand the operands (arrays), after it the attributes (static and hashable). The
+names of a formula's parameters say what it needs: `xp`, `g` (the cotangent), `out`, `shapes` (of
+the operands), an operand, an attribute or a residual. What no formula names is not kept. The same
+text runs on raw arrays, on Tensors (for gradients of gradients) and on whatever else a backend
+calls an array. Tests, documentation and NumPy's protocols are made from the registry.
+"""
+
+from __future__ import annotations
+
+import operator as operators
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import backend as backends
+from .modes import MODE
+from .operands import PLAIN, admit, explain, mixed, place, static
+from .protocols import OVERRIDES, REGISTRY, define_method, define_operator
+from .tape import PICK, TAPED, Node, Storage, Tensor, wrap
+
+
+MISSING: Any = object()  # the default of an attribute that has none
+
+
+class Primitive:
+    """A differentiable function of arrays.
+
+    Args:
+        forward: `f(xp, operands, /, attributes)`; a starred parameter is a list of operands.
+            With `residuals` declared it gives `(out, residuals)`.
+        elementwise: Operands broadcast; the engine sums gradients back to their shapes.
+        numpy: The NumPy function (or functions) that this one takes over on Tensors.
+        operator: The Python operator (`"add"` for `+`), its reflected and in-place forms included.
+        method: The name of a Tensor method, or True for the primitive's own name.
+        front: Turns the public arguments into `(operands, attributes)`, where these differ.
+        residuals: Names of what forward hands to the formulas besides its result.
+        outputs: Whether forward gives a list of results.
+        view: Whether the result may share memory with the first operand.
+        domain: Where test data are drawn: `(low, high)`, or a dict of these by operand.
+        kinks: Points where the derivative jumps; finite differences stay away from them.
+        conventions: Rows `(case, operands, attributes, gradients)`: what the gradient of the sum is
+            where it is a matter of choice. The page of conventions and its tests are these rows.
+        cases: Test data `(operands, attributes)` of what is not elementwise: an operand is a shape
+            (random floats in the domain), or a list or array taken as it is.
+        dtypes: The kinds of dtypes it takes: `"f"`, `"fiub"`, ...
+        reference: An independent function of NumPy arrays with the same result.
+        tolerance: Relative tolerance against the reference in units in the last place.
+        recordable: False, with the reason in `why`, if the result's shape depends on values.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        *,
+        elementwise: bool = False,
+        numpy: Any = (),
+        operator: str | None = None,
+        method: str | bool = False,
+        front: Callable[..., Any] | None = None,
+        residuals: tuple[str, ...] = (),
+        outputs: bool = False,
+        view: bool = False,
+        **data: Any,
+    ):
+        code = forward.__code__
+        names = code.co_varnames
+        positional, total = code.co_posonlyargcount, code.co_argcount + code.co_kwonlyargcount
+        self.forward = forward
+        self.name = self.__name__ = forward.__name__
+        self.__doc__, self.__module__ = forward.__doc__, forward.__module__
+        self.__qualname__ = forward.__qualname__
+        self.operands = names[1:positional]
+        self.rest = names[total] if code.co_flags & 4 else None
+        attributes = names[max(positional, 1) : total]
+        given = forward.__defaults__ or ()
+        fallback = dict(zip(names[code.co_argcount - len(given) : code.co_argcount], given,
+                            strict=True)) | (forward.__kwdefaults__ or {})  # fmt: skip
+        self.defaults = {name: fallback.get(name, MISSING) for name in attributes}
+        self.attributes = attributes
+        self.optional = {name: fallback[name] for name in self.operands if name in fallback}
+        self.elementwise, self.front, self.residuals = elementwise, front, residuals
+        self.outputs, self.view, self.data = outputs, view, data
+        self.recomputed: dict[str, Callable[..., Any]] = {}
+        self.formulas: dict[str, Callable[..., Any]] = {}  # by operand, or "*" for all at once
+        self.needs: tuple[str, ...] = ()
+        self.rules: list[tuple[int, Callable[..., Any], Callable[..., Any]]] = []
+        self.simple = not (front or residuals or outputs or view or self.rest or self.optional)
+        self.numpy = numpy if isinstance(numpy, tuple) else (numpy,)
+        self.operator, self.method = operator, self.name if method is True else method or None
+        REGISTRY[self.name] = self
+        TAPED[self.name] = self
+        OVERRIDES.update(dict.fromkeys(self.numpy, self))
+        if operator:
+            define_operator(self, operator)
+        if self.method:
+            define_method(self, self.method)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def __reduce__(self) -> str:
+        return self.name
+
+    # --- gradients
+
+    def vjp(self, **formulas: Callable[..., Any]) -> None:
+        """Attach a gradient formula per operand, by the operand's name.
+
+        Raises:
+            TypeError: If an operand or a name in a formula does not exist.
+        """
+        self._attach(formulas)
+
+    def vjp_all(self, formula: Callable[..., Any]) -> None:
+        """Attach one formula that gives the gradients of all operands, as a sequence."""
+        self._attach({"*": formula})
+
+    def _attach(self, formulas: dict[str, Callable[..., Any]]) -> None:
+        stored = ("out", *self.operands, *filter(None, [self.rest]), *self.residuals,
+                  *self.attributes, "shapes")  # fmt: skip
+        reads = {}
+        for operand, formula in formulas.items():
+            code = formula.__code__
+            reads[operand] = code.co_varnames[: code.co_argcount]
+            for name in reads[operand]:
+                if name not in stored and name not in ("xp", "g"):
+                    raise TypeError(f"{self.name}.vjp({operand}): there is no {name!r} to need")
+            if operand not in (*self.operands, "*"):
+                raise TypeError(f"{self.name}.vjp: there is no operand {operand!r}")
+        self.formulas = formulas
+        self.needs = tuple(name for name in stored if any(name in r for r in reads.values()))
+        pool = ("xp", "g", *self.needs)
+        self.save = _getter([stored.index(name) for name in self.needs])
+        self.keeps_out = "out" in self.needs
+        self.keeps_shapes = "shapes" in self.needs
+        self.kept_operands = [i for i, name in enumerate(self.operands) if name in self.needs]
+        self.rules = [
+            (
+                self.operands.index(operand) if operand != "*" else -1,
+                formula,
+                _getter([pool.index(name) for name in reads[operand]]),
+            )
+            for operand, formula in formulas.items()
+        ]
+
+    def recompute(self, **formulas: Callable[..., Any]) -> None:
+        """Say how a residual follows from the operands, for passes that are recorded.
+
+        A residual without such a formula counts as a constant there (a winner's index, a mask).
+        """
+        self.recomputed = formulas
+
+    def pull(self, node: Node, g: Any, xp: Any, taped: bool) -> list[tuple[Node | None, Any]]:
+        """Give the gradients of the operands that need one, with their nodes."""
+        kept = node.kept if not taped else self._lift(node, xp)
+        pool = (xp, g, *kept)
+        parents = node.parents
+        first, formula, read = self.rules[0]
+        if first == -1:
+            return list(zip(parents, formula(*read(pool)), strict=True))
+        return [
+            (parents[i], formula(*read(pool)))
+            for i, formula, read in self.rules
+            if parents[i] is not None
+        ]
+
+    def _lift(self, node: Node, xp: Any) -> list[Any]:
+        """Give what a node kept as Tensors on the tape, for a pass that is itself recorded."""
+
+        def lift(value: Any, parent: Node | None) -> Any:
+            return wrap(value, parent) if type(value) in backends.BY_TYPE else value
+
+        lifted: list[Any] = []
+        for name, value in zip(self.needs, node.kept, strict=True):
+            if name in self.operands:
+                lifted.append(lift(value, node.parents[self.operands.index(name)]))
+            elif name == self.rest:
+                parents = node.parents[len(self.operands) :]
+                lifted.append([lift(*pair) for pair in zip(value, parents, strict=True)])
+            else:
+                lifted.append(lift(value, node if name == "out" else None))
+        values = dict(zip(self.needs, lifted, strict=True))
+        for name, formula in self.recomputed.items():
+            code = formula.__code__
+            reads = code.co_varnames[1 : code.co_argcount]
+            lifted[self.needs.index(name)] = formula(xp, *(values[r] for r in reads))
+        return lifted
+
+    # --- calls
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.front is not None:
+            operands, attrs = self.front(*args, **kwargs)
+            return self.apply(operands, self.defaults | attrs)
+        if not kwargs and len(args) == len(self.operands) and self.rest is None:
+            return self.apply(args, self.defaults)
+        return self.bare(*args, **kwargs)
+
+    def bare(self, *args: Any, **kwargs: Any) -> Any:
+        """Call without the front: operands (a starred one as a list), then attributes."""
+        names = (*self.operands, *filter(None, [self.rest]), *self.attributes)
+        if len(args) > len(names):
+            raise TypeError(f"{self.name}: at most {len(names)} arguments {names}, got {len(args)}")
+        given = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in names or name in given:
+                problem = "got twice" if name in given else "unknown"
+                raise TypeError(f"{self.name}: argument {name!r} {problem}; it takes {names}")
+            given[name] = value
+        operands = []
+        for name in self.operands:
+            if name not in given and name not in self.optional:
+                raise TypeError(f"{self.name}: operand {name!r} is missing")
+            operands.append(given.pop(name, None))
+        if self.rest is not None:
+            operands.extend(given.pop(self.rest))
+        attrs = self.defaults | {name: static(self.name, name, v) for name, v in given.items()}
+        missing = [name for name, value in attrs.items() if value is MISSING]
+        if missing:
+            raise TypeError(f"{self.name}: {', '.join(missing)} missing")
+        return self.apply(operands, attrs)
+
+    def apply(self, operands: Iterable[Any], attrs: dict[str, Any]) -> Any:
+        """Run forward on the raw arrays and, if an operand needs a gradient, record a node."""
+        arrays, parents, recorded = [], [], False
+        backend = None
+        for x in operands:
+            if isinstance(x, Tensor):
+                array, parent = x._array, x._node
+                recorded = recorded or parent is not None
+            else:
+                array, parent = x, None
+                if type(x) not in PLAIN:
+                    array = admit(self.name, x)
+            arrays.append(array)
+            parents.append(parent)
+            home = backends.BY_TYPE.get(type(array))
+            if home is not backend and home is not None:
+                if backend is not None:
+                    raise mixed(self.name, arrays)
+                backend = home
+        if backend is None or any(type(a) is list for a in arrays):
+            backend, arrays = place(arrays, backend)
+        try:
+            out = self.forward(backend.xp, *arrays, **attrs)
+        except (ValueError, TypeError, IndexError) as error:
+            raise explain(self, error, arrays) from error
+        residuals: Any = ()
+        if self.residuals:
+            out, residuals = out
+        mode = MODE.get()
+        recorded = recorded and mode.recording and bool(self.rules)
+        if self.outputs:
+            return self._record_several(out, arrays, parents, recorded, backend, attrs)
+        if type(out) is not backend.array_type:
+            out = backend.asarray(out)
+        storage = None
+        if self.view and backend.shares_memory(out, arrays[0]):
+            storage = _storage_of(operands[0]) if isinstance(operands[0], Tensor) else Storage()
+        if not recorded or out.dtype.kind != "f":
+            return wrap(out, None, storage)
+        kept: Any = ()
+        guards: Any = ()
+        if self.needs:
+            n = len(self.operands)
+            fixed = arrays if self.rest is None else [*arrays[:n], arrays[n:]]
+            shapes = [getattr(a, "shape", ()) for a in arrays] if self.keeps_shapes else None
+            kept = self.save((out, *fixed, *residuals, *attrs.values(), shapes))
+            if self.keeps_out and storage is None:
+                storage = Storage()
+            guards = self._guards(operands, storage)
+        node = Node(self, parents, kept, guards, out.shape, out.dtype)
+        result = wrap(out, node, storage)
+        if mode.watch is not None:
+            mode.watch.record(node, operands, result, residuals)
+        return result
+
+    def _guards(self, operands: Any, storage: Storage | None) -> list[tuple[list[int], int]]:
+        """Note the versions of the arrays that are kept."""
+        guards = []
+        chosen = [operands[i] for i in self.kept_operands]
+        if self.rest in self.needs and self.rest is not None:
+            chosen += operands[len(self.operands) :]
+        for x in chosen:
+            if isinstance(x, Tensor):
+                version = _storage_of(x).version
+                guards.append((version, version[0]))
+        if self.keeps_out and storage is not None:
+            guards.append((storage.version, storage.version[0]))
+        return guards
+
+    def _record_several(
+        self, outs: Any, arrays: Any, parents: Any, recorded: bool, backend: Any, attrs: Any
+    ) -> list[Tensor]:
+        """Record one node for all results and one that picks each of them."""
+        outs = [backend.asarray(out) for out in outs]
+        if not recorded:
+            return [wrap(out, None, Storage()) for out in outs]
+        shapes = [a.shape for a in arrays if hasattr(a, "shape")]
+        kept = self.save((outs, *arrays, *attrs.values(), shapes)) if self.needs else ()
+        node = Node(self, parents, kept, (), [o.shape for o in outs], [o.dtype for o in outs])
+        picks = [Node(PICK, (node,), (i,), (), o.shape, o.dtype) for i, o in enumerate(outs)]
+        watch = MODE.get().watch
+        results = [wrap(out, pick, Storage()) for out, pick in zip(outs, picks, strict=True)]
+        if watch is not None:
+            watch.record(node, [], results, ())
+        return results
+
+
+def primitive(**meta: Any) -> Callable[[Callable[..., Any]], Primitive]:
+    """Turn a function of `xp` and arrays into a `Primitive` (see there for the arguments).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> @mg.primitive(elementwise=True)
+        ... def cube(xp, x, /):
+        ...     return x * x * x
+        >>> cube.vjp(x=lambda g, x: 3 * g * x * x)
+        >>> x = mg.Tensor(2.0, requires_grad=True)
+        >>> cube(x).backward()
+        >>> x.grad.item()
+        12.0
+    """
+
+    def declare(forward: Callable[..., Any]) -> Primitive:
+        return Primitive(forward, **meta)
+
+    return declare
+
+
+def _getter(places: list[int]) -> Callable[[Any], tuple[Any, ...]]:
+    """Give a function that takes these places out of a tuple, as a tuple."""
+    if len(places) == 1:
+        only = places[0]
+        return lambda pool: (pool[only],)
+    return operators.itemgetter(*places) if places else lambda pool: ()
+
+
+def _storage_of(x: Tensor) -> Storage:
+    if x._storage is None:
+        x._storage = Storage()
+    return x._storage

@@ -1,0 +1,98 @@
+"""The doors into the primitives: Python's operators, Tensor methods, NumPy's two protocols."""
+
+from __future__ import annotations
+
+import operator as operators
+from collections.abc import Callable
+from typing import Any
+
+from .arraylike import host_array
+from .modes import MODE
+from .operands import PLAIN, admit
+from .tape import Tensor, raw
+
+REGISTRY: dict[str, Any] = {}  # name -> primitive
+OVERRIDES: dict[Any, Callable[..., Any]] = {}  # NumPy's function -> primitive
+REFLECTED = frozenset(
+    {"add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"}
+)
+
+
+
+COMPOSITES: dict[str, Callable[..., Any]] = {}  # functions made of primitives
+
+
+def composite(*, numpy: Any = None, method: bool = False) -> Callable[..., Any]:
+    """Register a function made of primitives: a public name, and NumPy's function or a method."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        COMPOSITES[function.__name__] = function
+        if numpy is not None:
+            OVERRIDES[numpy] = function
+        if method:
+            setattr(Tensor, function.__name__, function)
+        return function
+
+    return declare
+
+
+def define_operator(op: Any, name: str) -> None:
+    if len(op.operands) == 1:
+        setattr(Tensor, f"__{name}__", lambda x: op.apply((x,), op.defaults))
+        return
+    setattr(Tensor, f"__{name}__", lambda x, y: op.apply((x, y), op.defaults))
+    if name not in REFLECTED:
+        return
+    setattr(Tensor, f"__r{name}__", lambda x, y: op.apply((y, x), op.defaults))
+    in_place = getattr(operators, f"__i{name}__")
+
+    def write(x: Tensor, y: Any) -> Tensor:
+        value = y if type(y) in PLAIN else raw(y) if isinstance(y, Tensor) else admit(name, y)
+        if type(value) is list:
+            value = x.backend.asarray(host_array(value[0], MODE.get().default_dtype))
+        return x._write(f"in-place {op.name}", lambda: in_place(x._array, value),
+                        lambda: op.apply((x, y), op.defaults))  # fmt: skip
+
+    setattr(Tensor, f"__i{name}__", write)
+
+
+def define_method(op: Any, name: str) -> None:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return op(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, op.__doc__
+    method.__qualname__ = f"Tensor.{name}"
+    setattr(Tensor, name, method)
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.5)
+    return f"; the nearest is mg.{close[0]}" if close else "; see docs/operations.md for what is"
+
+
+def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) -> Any:
+    op = OVERRIDES.get(ufunc)
+    if op is None:
+        raise TypeError(f"np.{ufunc.__name__} does not take Tensors{_nearest(ufunc.__name__)}")
+    if how != "__call__" or kwargs:
+        what = f"np.{ufunc.__name__}" + (f".{how}" if how != "__call__" else "")
+        options = f" with {', '.join(kwargs)}=" if kwargs else ""
+        raise TypeError(f"{what}{options} does not take Tensors; use mg.{op.name}")
+    return op(*args)
+
+
+def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    op = OVERRIDES.get(function)
+    name = getattr(function, "__name__", str(function))
+    if op is None:
+        raise TypeError(f"np.{name} does not take Tensors{_nearest(name)}")
+    for option in ("out", "where", "initial", "casting"):
+        if kwargs.pop(option, None) is not None:
+            raise TypeError(f"np.{name} with {option}= does not take Tensors; use mg.{op.name}")
+    return op(*args, **kwargs)
+
+
+Tensor.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]
+Tensor.__array_function__ = _array_function  # type: ignore[attr-defined]
