@@ -10,6 +10,7 @@ from . import backend as backends
 from .arraylike import check_dtype, host_array
 from .modes import MODE
 
+NUMBERS = frozenset({float, int, bool})  # weak: they take the dtype of the arrays
 PLAIN = frozenset({float, int, bool, type(None)})  # operands that stay as they are
 
 
@@ -64,11 +65,23 @@ def mixed(where: str, arrays: list[Any]) -> TypeError:
     )
 
 
-def place(arrays: list[Any], backend: Any) -> tuple[Any, list[Any]]:
-    """Put lists, and numbers where no operand is an array, onto a backend."""
-    floats = MODE.get().default_dtype
+def place(where: str, arrays: list[Any], homes: list[Any]) -> tuple[Any, list[Any]]:
+    """Give the backend of the operands; put lists there, and numbers if nothing is an array.
+
+    Raises:
+        TypeError: If the operands live on different backends.
+    """
+    backend = None
+    for home in homes:
+        if home is not backend and home is not None:
+            if backend is not None:
+                raise mixed(where, arrays)
+            backend = home
+    if backend is not None and list not in map(type, arrays):
+        return backend, arrays
     alone = backend is None
     backend = backend or backends.get()
+    floats = MODE.get().default_dtype
 
     def put(a: Any) -> Any:
         if type(a) is list:

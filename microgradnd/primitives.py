@@ -18,14 +18,14 @@ calls an array. Tests, documentation and NumPy's protocols are made from the reg
 from __future__ import annotations
 
 import operator as operators
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import backend as backends
+from .backend import BY_TYPE
 from .modes import MODE
-from .operands import PLAIN, admit, explain, mixed, place, static
+from .operands import NUMBERS, PLAIN, admit, explain, mixed, place, static
 from .protocols import OVERRIDES, REGISTRY, define_method, define_operator
-from .tape import PICK, TAPED, Node, Storage, Tensor, wrap
+from .tape import TAPED, Node, Storage, Tensor, pick_each, storage_of, wrap
 
 
 MISSING: Any = object()  # the default of an attribute that has none
@@ -93,7 +93,12 @@ class Primitive:
         self.formulas: dict[str, Callable[..., Any]] = {}  # by operand, or "*" for all at once
         self.needs: tuple[str, ...] = ()
         self.rules: list[tuple[int, Callable[..., Any], Callable[..., Any]]] = []
-        self.simple = not (front or residuals or outputs or view or self.rest or self.optional)
+        self.names = (*self.operands, *filter(None, [self.rest]), *attributes)
+        self.simple = len(self.operands) in (1, 2) and not (
+            front or residuals or outputs or view or self.rest or self.optional
+            or MISSING in self.defaults.values()
+        )  # fmt: skip
+        self.fast = _fast(self)
         self.numpy = numpy if isinstance(numpy, tuple) else (numpy,)
         self.operator, self.method = operator, self.name if method is True else method or None
         REGISTRY[self.name] = self
@@ -142,6 +147,8 @@ class Primitive:
         self.save = _getter([stored.index(name) for name in self.needs])
         self.keeps_out = "out" in self.needs
         self.keeps_shapes = "shapes" in self.needs
+        self.keeps_rest = self.rest in self.needs
+        self.simple = self.simple and not self.keeps_shapes
         self.kept_operands = [i for i, name in enumerate(self.operands) if name in self.needs]
         self.rules = [
             (
@@ -177,7 +184,7 @@ class Primitive:
         """Give what a node kept as Tensors on the tape, for a pass that is itself recorded."""
 
         def lift(value: Any, parent: Node | None) -> Any:
-            return wrap(value, parent) if type(value) in backends.BY_TYPE else value
+            return wrap(value, parent) if type(value) in BY_TYPE else value
 
         lifted: list[Any] = []
         for name, value in zip(self.needs, node.kept, strict=True):
@@ -198,16 +205,16 @@ class Primitive:
     # --- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.front is not None:
-            operands, attrs = self.front(*args, **kwargs)
-            return self.apply(operands, self.defaults | attrs)
-        if not kwargs and len(args) == len(self.operands) and self.rest is None:
-            return self.apply(args, self.defaults)
-        return self.bare(*args, **kwargs)
+        if self.simple and not kwargs and len(args) == len(self.operands):
+            return self.fast(*args)
+        if self.front is None:
+            return self.bare(*args, **kwargs)
+        operands, attrs = self.front(*args, **kwargs)
+        return self.apply(operands, self._complete(attrs))
 
     def bare(self, *args: Any, **kwargs: Any) -> Any:
         """Call without the front: operands (a starred one as a list), then attributes."""
-        names = (*self.operands, *filter(None, [self.rest]), *self.attributes)
+        names = self.names
         if len(args) > len(names):
             raise TypeError(f"{self.name}: at most {len(names)} arguments {names}, got {len(args)}")
         given = dict(zip(names, args, strict=False))
@@ -223,33 +230,28 @@ class Primitive:
             operands.append(given.pop(name, None))
         if self.rest is not None:
             operands.extend(given.pop(self.rest))
-        attrs = self.defaults | {name: static(self.name, name, v) for name, v in given.items()}
-        missing = [name for name, value in attrs.items() if value is MISSING]
-        if missing:
-            raise TypeError(f"{self.name}: {', '.join(missing)} missing")
-        return self.apply(operands, attrs)
+        return self.apply(operands, self._complete(given))
 
-    def apply(self, operands: Iterable[Any], attrs: dict[str, Any]) -> Any:
+    def _complete(self, given: dict[str, Any]) -> dict[str, Any]:
+        attrs = self.defaults | {name: static(self.name, name, v) for name, v in given.items()}
+        for name, value in attrs.items():
+            if value is MISSING:
+                raise TypeError(f"{self.name}: {name} is missing")
+        return attrs
+
+    def apply(self, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         """Run forward on the raw arrays and, if an operand needs a gradient, record a node."""
-        arrays, parents, recorded = [], [], False
-        backend = None
+        arrays, parents, homes, recorded = [], [], [], False
         for x in operands:
             if isinstance(x, Tensor):
                 array, parent = x._array, x._node
                 recorded = recorded or parent is not None
             else:
-                array, parent = x, None
-                if type(x) not in PLAIN:
-                    array = admit(self.name, x)
+                array, parent = x if type(x) in PLAIN else admit(self.name, x), None
             arrays.append(array)
             parents.append(parent)
-            home = backends.BY_TYPE.get(type(array))
-            if home is not backend and home is not None:
-                if backend is not None:
-                    raise mixed(self.name, arrays)
-                backend = home
-        if backend is None or any(type(a) is list for a in arrays):
-            backend, arrays = place(arrays, backend)
+            homes.append(BY_TYPE.get(type(array)))
+        backend, arrays = place(self.name, arrays, homes)
         try:
             out = self.forward(backend.xp, *arrays, **attrs)
         except (ValueError, TypeError, IndexError) as error:
@@ -257,63 +259,113 @@ class Primitive:
         residuals: Any = ()
         if self.residuals:
             out, residuals = out
-        mode = MODE.get()
-        recorded = recorded and mode.recording and bool(self.rules)
         if self.outputs:
             return self._record_several(out, arrays, parents, recorded, backend, attrs)
         if type(out) is not backend.array_type:
             out = backend.asarray(out)
         storage = None
         if self.view and backend.shares_memory(out, arrays[0]):
-            storage = _storage_of(operands[0]) if isinstance(operands[0], Tensor) else Storage()
-        if not recorded or out.dtype.kind != "f":
+            storage = storage_of(operands[0]) if isinstance(operands[0], Tensor) else Storage()
+        if not recorded:
+            return wrap(out, None, storage)
+        return self._record(out, operands, arrays, parents, attrs, residuals, storage)
+
+    def _record(
+        self, out: Any, operands: Any, arrays: Any, parents: Any, attrs: Any = None,
+        residuals: Any = (), storage: Storage | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Put a result on the tape: its node keeps what the formulas need, and the versions."""
+        mode = MODE.get()
+        if not (mode.recording and self.rules and out.dtype.kind == "f"):
             return wrap(out, None, storage)
         kept: Any = ()
         guards: Any = ()
         if self.needs:
             n = len(self.operands)
-            fixed = arrays if self.rest is None else [*arrays[:n], arrays[n:]]
-            shapes = [getattr(a, "shape", ()) for a in arrays] if self.keeps_shapes else None
-            kept = self.save((out, *fixed, *residuals, *attrs.values(), shapes))
+            if self.simple:
+                kept = self.save((out, *arrays, *self.defaults.values(), None))
+            else:
+                fixed = arrays if self.rest is None else (*arrays[:n], arrays[n:])
+                values = (self.defaults if attrs is None else attrs).values()
+                shapes = [getattr(a, "shape", ()) for a in arrays] if self.keeps_shapes else None
+                kept = self.save((out, *fixed, *residuals, *values, shapes))
             if self.keeps_out and storage is None:
                 storage = Storage()
-            guards = self._guards(operands, storage)
+            chosen = [operands[i] for i in self.kept_operands]
+            if self.keeps_rest:
+                chosen += operands[n:]
+            guards = [
+                (version := storage_of(x).version, version[0])
+                for x in chosen
+                if isinstance(x, Tensor)
+            ]
+            if self.keeps_out:
+                guards.append((storage.version, storage.version[0]))
         node = Node(self, parents, kept, guards, out.shape, out.dtype)
         result = wrap(out, node, storage)
         if mode.watch is not None:
             mode.watch.record(node, operands, result, residuals)
         return result
 
-    def _guards(self, operands: Any, storage: Storage | None) -> list[tuple[list[int], int]]:
-        """Note the versions of the arrays that are kept."""
-        guards = []
-        chosen = [operands[i] for i in self.kept_operands]
-        if self.rest in self.needs and self.rest is not None:
-            chosen += operands[len(self.operands) :]
-        for x in chosen:
-            if isinstance(x, Tensor):
-                version = _storage_of(x).version
-                guards.append((version, version[0]))
-        if self.keeps_out and storage is not None:
-            guards.append((storage.version, storage.version[0]))
-        return guards
-
     def _record_several(
         self, outs: Any, arrays: Any, parents: Any, recorded: bool, backend: Any, attrs: Any
     ) -> list[Tensor]:
         """Record one node for all results and one that picks each of them."""
         outs = [backend.asarray(out) for out in outs]
-        if not recorded:
-            return [wrap(out, None, Storage()) for out in outs]
-        shapes = [a.shape for a in arrays if hasattr(a, "shape")]
+        mode = MODE.get()
+        if not (recorded and mode.recording):
+            return [wrap(out) for out in outs]
+        shapes = [getattr(a, "shape", ()) for a in arrays]
         kept = self.save((outs, *arrays, *attrs.values(), shapes)) if self.needs else ()
         node = Node(self, parents, kept, (), [o.shape for o in outs], [o.dtype for o in outs])
-        picks = [Node(PICK, (node,), (i,), (), o.shape, o.dtype) for i, o in enumerate(outs)]
-        watch = MODE.get().watch
-        results = [wrap(out, pick, Storage()) for out, pick in zip(outs, picks, strict=True)]
-        if watch is not None:
-            watch.record(node, [], results, ())
+        results = pick_each(node, outs)
+        if mode.watch is not None:
+            mode.watch.record(node, [], results, ())
         return results
+
+
+def _fast(op: Primitive) -> Callable[..., Any]:
+    """The call of a plain primitive of one or two operands: `apply` without its loops."""
+    forward, name = op.forward, op.name
+
+    def unary(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return op.apply((x,), op.defaults)
+        array, parent = x._array, x._node
+        backend = BY_TYPE[type(array)]
+        try:
+            out = forward(backend.xp, array)
+        except (ValueError, TypeError, IndexError) as error:
+            raise explain(op, error, [array]) from error
+        if type(out) is not backend.array_type:
+            out = backend.asarray(out)
+        if parent is None:
+            return wrap(out)
+        return op._record(out, (x,), (array,), (parent,))
+
+    def binary(x: Any, y: Any) -> Any:
+        if isinstance(x, Tensor) and (isinstance(y, Tensor) or type(y) in NUMBERS):
+            a, p = x._array, x._node
+            b, q = (y._array, y._node) if isinstance(y, Tensor) else (y, None)
+            backend = BY_TYPE[type(a)]
+            if type(b) is not type(a) and type(b) not in NUMBERS:
+                raise mixed(name, [a, b])
+        elif type(x) in NUMBERS and isinstance(y, Tensor):
+            a, p, b, q = x, None, y._array, y._node
+            backend = BY_TYPE[type(b)]
+        else:
+            return op.apply((x, y), op.defaults)
+        try:
+            out = forward(backend.xp, a, b)
+        except (ValueError, TypeError, IndexError) as error:
+            raise explain(op, error, [a, b]) from error
+        if type(out) is not backend.array_type:
+            out = backend.asarray(out)
+        if p is None and q is None:
+            return wrap(out)
+        return op._record(out, (x, y), (a, b), (p, q))
+
+    return unary if len(op.operands) == 1 else binary
 
 
 def primitive(**meta: Any) -> Callable[[Callable[..., Any]], Primitive]:
@@ -343,9 +395,3 @@ def _getter(places: list[int]) -> Callable[[Any], tuple[Any, ...]]:
         only = places[0]
         return lambda pool: (pool[only],)
     return operators.itemgetter(*places) if places else lambda pool: ()
-
-
-def _storage_of(x: Tensor) -> Storage:
-    if x._storage is None:
-        x._storage = Storage()
-    return x._storage

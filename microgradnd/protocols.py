@@ -37,13 +37,11 @@ def composite(*, numpy: Any = None, method: bool = False) -> Callable[..., Any]:
 
 
 def define_operator(op: Any, name: str) -> None:
-    if len(op.operands) == 1:
-        setattr(Tensor, f"__{name}__", lambda x: op.apply((x,), op.defaults))
-        return
-    setattr(Tensor, f"__{name}__", lambda x, y: op.apply((x, y), op.defaults))
+    fast = op.fast
+    setattr(Tensor, f"__{name}__", fast)
     if name not in REFLECTED:
         return
-    setattr(Tensor, f"__r{name}__", lambda x, y: op.apply((y, x), op.defaults))
+    setattr(Tensor, f"__r{name}__", lambda x, y: fast(y, x))
     in_place = getattr(operators, f"__i{name}__")
 
     def write(x: Tensor, y: Any) -> Tensor:
@@ -51,7 +49,7 @@ def define_operator(op: Any, name: str) -> None:
         if type(value) is list:
             value = x.backend.asarray(host_array(value[0], MODE.get().default_dtype))
         return x._write(f"in-place {op.name}", lambda: in_place(x._array, value),
-                        lambda: op.apply((x, y), op.defaults))  # fmt: skip
+                        lambda: fast(x, y))  # fmt: skip
 
     setattr(Tensor, f"__i{name}__", write)
 

@@ -87,6 +87,19 @@ def wrap(array: Any, node: Node | None = None, storage: Storage | None = None) -
     return self
 
 
+def storage_of(x: Tensor) -> Storage:
+    """Give a tensor's storage, making it when it is first wanted."""
+    if x._storage is None:
+        x._storage = Storage()
+    return x._storage
+
+
+def pick_each(node: Node, outs: list[Any]) -> list[Tensor]:
+    """Make the results of a node that has several: one node each, which picks it."""
+    picks = [Node(PICK, (node,), (i,), (), o.shape, o.dtype) for i, o in enumerate(outs)]
+    return [wrap(out, pick) for out, pick in zip(outs, picks, strict=True)]
+
+
 def raw(x: Any) -> Any:
     """Give the array inside a Tensor, and anything else as it is."""
     return x._array if isinstance(x, Tensor) else x
@@ -256,9 +269,7 @@ class Tensor(ArrayLike):
 
     def detach(self) -> Tensor:
         """Give the same values, in the same memory, outside the tape."""
-        if self._storage is None:
-            self._storage = Storage()
-        return wrap(self._array, None, self._storage)
+        return wrap(self._array, None, storage_of(self))
 
     @property
     def data(self) -> Any:

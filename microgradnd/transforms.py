@@ -17,7 +17,7 @@ from .modes import MODE, Switch
 from .primitives import Primitive
 from .protocols import REGISTRY
 from .random import default_generator
-from .tape import Node, Tensor, cotangent, reverse, serial, wrap
+from .tape import Node, Tensor, cotangent, pick_each, reverse, serial, wrap
 
 # ----------------------------------------------------------------------------- trees
 
@@ -367,12 +367,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         if single:
             o = outs[0]
             return rebuild([wrap(o._array, Node(op, parents, (), (), o.shape, o.dtype))])
-        from .tape import PICK
-
         node = Node(op, parents, (), (), [o.shape for o in outs], [o.dtype for o in outs])
-        return rebuild(
-            [wrap(o._array, Node(PICK, (node,), (i,), (), o.shape, o.dtype))
-             for i, o in enumerate(outs)]
-        )  # fmt: skip
+        return rebuild(pick_each(node, [o._array for o in outs]))
 
     return run

@@ -1,10 +1,10 @@
 """A strict stand-in for CuPy: device semantics on NumPy, for tests on machines without a GPU.
 
-`cupy` and `special` take the places of the modules `cupy` and `cupyx.scipy.special`. What exists, and
-with which parameters, is read from `data/cupy_signatures.json`, written from the real wheel. Arrays
-wrap NumPy's and never are one, so nothing mixes by accident; what CuPy refuses, does differently or
-pays for with a synchronisation happens here too, with CuPy's words. `counting()` tells what was
-launched, synchronised and copied; `used_calls()` what must exist in the real CuPy.
+`cupy` and `special` take the places of the modules `cupy` and `cupyx.scipy.special`. What exists,
+and with which parameters, is read from `data/cupy_signatures.json`, written from the real wheel.
+Arrays wrap NumPy's and never are one, so nothing mixes by accident; what CuPy refuses, does
+differently or pays for with a synchronisation happens here too, with CuPy's words. `counting()`
+tells what was launched, synchronised and copied; `used_calls()` what must exist in the real CuPy.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,7 +159,7 @@ def operand(x):
 # ------------------------------------------------------------------------------------- the array
 
 
-class ndarray:  # noqa: N801 - the name that CuPy's messages show
+class ndarray:
     """An array on the pretended device."""
 
     __slots__ = ("__weakref__", "_data", "base")
@@ -178,7 +179,7 @@ class ndarray:  # noqa: N801 - the name that CuPy's messages show
             _pool["used"] -= self._data.nbytes
 
     T = property(lambda self: self if self.ndim < 2 else new(self._data.T, self))
-    mT = property(lambda self: new(self._data.mT, self))  # noqa: N815
+    mT = property(lambda self: new(self._data.mT, self))
     device = property(lambda self: cupy.cuda.Device())
     __cuda_array_interface__ = property(lambda self: self._data.__array_interface__)
 
@@ -309,7 +310,8 @@ class ndarray:  # noqa: N801 - the name that CuPy's messages show
     def take(self, indices, axis=None, out=None):
         if not isinstance(indices, ndarray | int):
             indices = new(upload(indices, int))
-        return run("ndarray.take", functools.partial(np.take, mode="wrap"), self, indices, axis, out)
+        host = functools.partial(np.take, axis=axis, mode="wrap")
+        return run("ndarray.take", host, self, indices, out=out)
 
     def __deepcopy__(self, memo):
         return self.copy()
@@ -468,7 +470,7 @@ class Ufunc:
         host = functools.partial(self.host.reduce, axis=axis, dtype=dtype, keepdims=keepdims)
         return run(f"{self.short}.reduce", host, operand(array), out=out)
 
-    def outer(self, A, B, **kwargs):  # noqa: N803 - CuPy's names
+    def outer(self, A, B, **kwargs):
         return self(A.reshape(A.shape + (1,) * B.ndim), B, **kwargs)
 
 
@@ -478,10 +480,8 @@ class Ufunc:
 TYPED = {"broadcast_to": ["array"], "expand_dims": "a", "moveaxis": "a", "cumsum": "a"}
 TYPED |= dict.fromkeys(["matmul", "tensordot", "may_share_memory", "shares_memory"], "ab")
 #: Functions that only call the argument's method: host arrays go in and out in silence.
-METHODS = set(
-    "amax amin argmax argmin argsort copy dot flip max mean min prod ravel reshape sort std sum "
-    "swapaxes transpose var".split()
-)
+METHODS = {"max", "mean", "min", "prod", "sum", "std", "var", "argsort", "sort", "argmax", "argmin"}
+METHODS |= {"amax", "amin", "copy", "dot", "flip", "ravel", "reshape", "swapaxes", "transpose"}
 SYNCS = {"array_equal", "nonzero", "shares_memory", "unique"}
 
 
@@ -512,6 +512,8 @@ def build(name, host, table="functions", prefix=""):
         if name.endswith("_like"):  # these read the shape and dtype of host arrays too
             first.dtype  # noqa: B018 - lists have none
             args = [new(x) if isinstance(x, np.ndarray) else x for x in args]
+        if name in ("zeros", "ones", "full", "eye") and isinstance(first, ndarray):
+            operator.index(first)  # a size on the device is none: there is no __index__
         if name in SYNCS:
             count("syncs")
         return run(prefix + name, host, *args, **kwargs)
@@ -525,13 +527,9 @@ def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocki
     parts = list(leaves(obj))
     if parts and all(isinstance(x, ndarray) for x in parts):
         return run("array", make, obj)
-    launch("array")
+    launch("array", (None,))
     count("uploads")
     return new(np.array(make(obj)))
-
-
-def asarray(a, dtype=None, order=None, *, copy=None, blocking=False):
-    return array(a, dtype, copy, order)
 
 
 def asnumpy(a, stream=None, order="C", out=None, *, blocking=True):
@@ -591,14 +589,6 @@ def stack(tup, axis=0, out=None, *, dtype=None, casting="same_kind"):
     return run("stack", np.stack, list(tup), axis, out, dtype=dtype, casting=casting)
 
 
-def squeeze(a, axis=None):
-    return a.squeeze(axis)
-
-
-def take(a, indices, axis=None, out=None):
-    return a.take(indices, axis, out)
-
-
 def along(a, indices, axis):
     """Give the index arrays of take_along_axis, as CuPy builds them."""
     if indices.dtype.kind not in "iu":
@@ -620,37 +610,31 @@ def put_along_axis(arr, indices, values, axis):
     arr[along(arr, indices, axis)] = values
 
 
-def result_type(*arrays_and_dtypes):
-    return np.result_type(*(x.dtype if isinstance(x, ndarray) else x for x in arrays_and_dtypes))
+def dtypes(args):
+    return [x.dtype if isinstance(x, ndarray) else x for x in args]
 
 
-def can_cast(from_, to, casting="safe"):
-    return np.can_cast(from_.dtype if isinstance(from_, ndarray) else from_, to, casting)
-
-
-def broadcast_shapes(*args):
-    return np.broadcast_shapes(*args)
-
-
-def empty(shape, dtype=float, order="C"):
-    return ndarray(shape, dtype, order=order)
-
-
-def is_available():
-    return True
-
-
-def get_array_module(*args):
-    return cupy if any(isinstance(x, ndarray) for x in args) else np
-
-
-def get_default_memory_pool():
-    """Give the pool; arrays leave `used_bytes` as soon as nobody refers to them."""
-    return SimpleNamespace(
-        used_bytes=lambda: _pool["used"],
-        total_bytes=lambda: _pool["held"],
-        free_all_blocks=lambda: _pool.update(held=_pool["used"]),
-    )
+#: What needs one line.
+SHORT = {
+    "asarray": lambda a, dtype=None, order=None, *, copy=None, blocking=False: array(
+        a, dtype, copy, order
+    ),
+    "broadcast_shapes": lambda *args: np.broadcast_shapes(*args),
+    "can_cast": lambda from_, to, casting="safe": np.can_cast(*dtypes([from_]), to, casting),
+    "empty": lambda shape, dtype=float, order="C": ndarray(shape, dtype, order=order),
+    "get_array_module": lambda *args: cupy if any(isinstance(x, ndarray) for x in args) else np,
+    "get_default_memory_pool": lambda: POOL,
+    "is_available": lambda: True,
+    "result_type": lambda *arrays_and_dtypes: np.result_type(*dtypes(arrays_and_dtypes)),
+    "squeeze": lambda a, axis=None: a.squeeze(axis),
+    "take": lambda a, indices, axis=None, out=None: a.take(indices, axis, out),
+}
+#: Arrays leave `used_bytes` as soon as nobody refers to them.
+POOL = SimpleNamespace(
+    used_bytes=lambda: _pool["used"],
+    total_bytes=lambda: _pool["held"],
+    free_all_blocks=lambda: _pool.update(held=_pool["used"]),
+)
 
 
 # ------------------------------------------------------------------------------------ the module
@@ -738,8 +722,11 @@ def make_module():
     )
     for name, entry in TABLE["ufuncs"].items():
         setattr(module, name, Ufunc(getattr(np, name), **entry))
+    for name, function in SHORT.items():
+        function.__name__ = function.__qualname__ = name
     for name in TABLE["functions"]:
-        setattr(module, name, globals().get(name) or build(name, getattr(np, name)))
+        own = SHORT.get(name) or globals().get(name)
+        setattr(module, name, own or build(name, getattr(np, name)))
     return module
 
 

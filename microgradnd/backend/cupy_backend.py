@@ -119,7 +119,9 @@ class CupyBackend(Backend):
         self.xp = build(
             module,
             special,
-            where=lambda condition, x, y: module.where(condition, x, y),
+            # cupyx computes float16 as float64 and leaves it there.
+            erf=lambda x: special.erf(x).astype(x.dtype, copy=False),
+            erfc=lambda x: special.erfc(x).astype(x.dtype, copy=False),
             check_classes=self._check_classes,
             check_indices=self._check_indices,
         )

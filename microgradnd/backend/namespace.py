@@ -27,14 +27,14 @@ SAME = frozenset(
 OWN = frozenset(
     """
     astype copy erf erfc sigmoid einsum getitem scatter_add setitem take take_along_axis
-    argmax_last check_classes check_indices
+    one_hot argmax_last check_classes check_indices
     """.split()
 )
 NAMES = SAME | OWN
 #: Names for forwards only: formulas need no taped twin of them.
 FORWARD_ONLY = frozenset({"argmax_last", "check_classes", "check_indices"})
 #: Names whose results depend on no operand's values: no gradient goes through them.
-CONSTANT = frozenset("zeros ones full zeros_like ones_like full_like arange eye".split())
+CONSTANT = frozenset("zeros ones full zeros_like ones_like full_like arange eye one_hot".split())
 #: What a formula may ask of an array besides operators and comparisons.
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "size"})
 
@@ -88,6 +88,11 @@ def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
         e = module.exp(-module.abs(x))
         return module.where(x >= 0, 1.0, e) / (1.0 + e)
 
+    def one_hot(ids: Any, n: int, axis: int, dtype: Any) -> Any:
+        row = tuple(n if i == axis else 1 for i in range(ids.ndim + 1))
+        hit = module.expand_dims(ids, axis) == module.reshape(module.arange(n), row)
+        return hit.astype(dtype)
+
     def argmax_last(x: Any) -> Any:
         return module.argmax(x, axis=-1).astype(smallest(x.shape[-1]))
 
@@ -95,6 +100,7 @@ def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
         "astype": astype,
         "sigmoid": sigmoid,
         "argmax_last": argmax_last,
+        "one_hot": one_hot,
         "take": lambda x, indices, axis: module.take(x, indices, axis=axis),
         "copy": module.copy,
         "getitem": getitem,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,27 @@ from . import special
 from .interface import Backend
 from .namespace import build
 
-_ONES: dict[tuple[int, np.dtype[Any]], np.ndarray] = {}
-
-
+@lru_cache(256)
 def _ones(n: int, dtype: Any) -> np.ndarray:
-    """A shared vector of ones, for sums over the batch as products."""
-    row = _ONES.get((n, dtype))
-    if row is None:
-        if len(_ONES) > 256:
-            _ONES.clear()
-        row = _ONES[n, dtype] = np.ones(n, dtype)
-        row.flags.writeable = False
+    """A shared vector of ones, for sums over one axis of a matrix as products."""
+    row = np.ones(n, dtype)
+    row.flags.writeable = False
     return row
+
+
+@lru_cache(64)
+def _one_hot_rows(n: int, dtype: Any) -> np.ndarray:
+    """The rows of an identity matrix between two rows of zeros, for numbers outside 0..n-1."""
+    rows = np.zeros((n + 2, n), dtype)
+    rows[1:-1] = np.eye(n)
+    rows.flags.writeable = False
+    return rows
+
+
+def one_hot(ids: np.ndarray, n: int, axis: int, dtype: Any) -> np.ndarray:
+    """Rows of the identity matrix; a row of zeros for a number outside 0..n-1."""
+    out = _one_hot_rows(n, dtype).take(ids.astype(np.int64, copy=False) + 1, axis=0, mode="clip")
+    return out if axis == out.ndim - 1 else np.moveaxis(out, -1, axis)
 
 
 def matmul(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -33,10 +43,29 @@ def matmul(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Sum; over the rows of a float matrix as a product with ones (a fifth of the time)."""
-    if axis in (0, (0,)) and not keepdims and x.ndim == 2 and x.dtype.char in "fd" and x.size:
-        return np.dot(_ones(x.shape[0], x.dtype), x)
+    """Sum; over one axis of a float matrix as a product with ones (a fifth of the time)."""
+    if axis is not None and getattr(x, "ndim", 0) == 2 and x.dtype.char in "fd" and x.size:
+        if axis == 0 or axis == (0,):
+            out = np.dot(_ones(x.shape[0], x.dtype), x)
+            return out[None] if keepdims else out
+        if axis in (1, -1, (1,)):
+            out = np.dot(x, _ones(x.shape[1], x.dtype))
+            return out[:, None] if keepdims else out
     return np.add.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def expand_dims(x: np.ndarray, axis: Any) -> np.ndarray:
+    """Insert axes; one axis by indexing takes a third of NumPy's time."""
+    if type(axis) is int and -3 <= axis <= 0:
+        where = (None, (..., None), (..., None, slice(None)), (..., None, slice(None), slice(None)))
+        if -axis <= x.ndim + 1:
+            return x[where[-axis]]
+    return np.expand_dims(x, axis)
+
+
+def largest(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
+    """Maximum, without the checks that `np.max` adds."""
+    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
 
 
 def check_indices(indices: np.ndarray, size: int, where: str) -> None:
@@ -50,7 +79,11 @@ def check_indices(indices: np.ndarray, size: int, where: str) -> None:
 
 def check_classes(target: np.ndarray, classes: int, ignore_index: int, where: str) -> None:
     """Raise IndexError for the first class number outside 0..classes-1 that is not ignored."""
-    if not target.size or (target.min() >= 0 and target.max() < classes):
+    if not target.size:
+        return
+    # As unsigned numbers the negative ones are the largest: one pass finds both.
+    unsigned = target if target.dtype.kind == "u" else target.view(f"u{target.itemsize}")
+    if np.maximum.reduce(unsigned, axis=None) < classes:
         return
     bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if bad.any():
@@ -71,6 +104,10 @@ class NumpyBackend(Backend):
             special,
             matmul=matmul,
             sum=sum,
+            max=largest,
+            min=np.minimum.reduce,
+            one_hot=one_hot,
+            expand_dims=expand_dims,
             prod=np.multiply.reduce,
             reshape=lambda x, shape: x.reshape(shape),
             swapaxes=lambda x, a, b: x.swapaxes(a, b),

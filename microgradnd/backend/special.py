@@ -145,25 +145,26 @@ def _over_gauss(coefficients: tuple[float, ...], x: Any, less: Any = None) -> An
 
 def _erf(x: Any) -> Any:
     head, tail, integer, one = _ERF[x.dtype]
-    bits = x.view(integer)
-    size = bits & np.iinfo(integer).max
+    sign_bit = 8 * x.itemsize - 1
+    size = np.absolute(x)
     z = x * x
     near = _horner(head, z)
     near += head[-1]
     near *= x
     near += x
-    far = _over_gauss(tail, size.view(x.dtype))
+    far = _over_gauss(tail, size)
     np.negative(z, out=z)
     far *= np.exp(z, out=z)
     np.subtract(1.0, far, out=far)
-    # far, with the sign of x, gives way to near wherever |x| < 1: there, size - one is negative,
+    # far, with the sign of x, gives way to near wherever |x| < 1: there, mask - one is negative,
     # and the shift spreads its sign over the word. Non-negative floats order as their bits do.
     chosen = far.view(integer)
-    chosen |= bits & np.iinfo(integer).min
-    size -= one
-    size >>= 8 * x.itemsize - 1
-    size &= chosen ^ near.view(integer)
-    chosen ^= size
+    chosen |= x.view(integer) & (-1 << sign_bit)
+    mask = size.view(integer)
+    mask -= one
+    mask >>= sign_bit
+    mask &= chosen ^ near.view(integer)
+    chosen ^= mask
     return far
 
 

@@ -141,14 +141,14 @@ binary_cross_entropy_with_logits.vjp(
 
 
 def _class_check(xp, name, x, target, weight, ignore_index, reduction):
-    """Raise for targets that do not fit; gives whether they are class numbers."""
+    """Raise for targets that do not fit; gives the class axis."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if x.ndim == 0:
         raise ValueError(f"{name}: logits need a class axis, got a 0-d tensor")
     axis = 1 if x.ndim > 1 else 0
     classes = x.shape[axis]
-    ids = target.dtype.kind in "iu"
+    ids = _ids(target)
     rest = x.shape[:axis] + x.shape[axis + 1 :]
     if ids and target.shape != rest:
         raise ValueError(
@@ -164,43 +164,38 @@ def _class_check(xp, name, x, target, weight, ignore_index, reduction):
         raise ValueError(f"{name}: weight has shape {weight.shape}, ({classes},) is wanted")
     if ids:
         xp.check_classes(target, classes, ignore_index, name)
-    return ids, axis
-
-
-def _targets(xp, target, like, weight, ids, axis, ignore_index, smoothing):
-    """Targets as weighted probabilities, of the logits' shape, and the weight of each example."""
-    classes = like.shape[axis]
-    row = tuple(classes if i == axis else 1 for i in range(like.ndim))
-    scale = None if weight is None else xp.reshape(weight, row)
-    if not ids:
-        p = target if not smoothing else target * (1.0 - smoothing) + smoothing / classes
-        p = p if scale is None else p * scale
-        return p, None
-    labels = xp.expand_dims(target, axis)
-    hit = labels == xp.reshape(xp.arange(classes), row)
-    p = xp.astype(hit, like.dtype)
-    counted = xp.astype(target != ignore_index, like.dtype)
-    examples = counted if scale is None else xp.sum(p * scale, axis=axis)
-    if smoothing:
-        p = (p * (1.0 - smoothing) + smoothing / classes) * xp.expand_dims(counted, axis)
-    p = p if scale is None else p * scale
-    return p, examples
+    return axis
 
 
 def _ids(target):
     return target.dtype.kind in "iu"
 
 
-def _scaled(xp, g, x, target, weight, ignore_index, reduction, smoothing):
-    """The cotangent per example with a class axis, the targets, and the axis."""
-    axis = 1 if x.ndim > 1 else 0
-    ids = _ids(target)
-    p, examples = _targets(xp, target, x, weight, ids, axis, ignore_index, smoothing)
-    if reduction == "none":
-        return xp.expand_dims(g, axis), p, axis
-    if reduction == "mean":
-        g = g / (xp.sum(examples) if ids else x.size // x.shape[axis])
-    return g, p, axis
+def _targets(xp, target, like, weight, ignore_index, smoothing):
+    """Targets as weighted probabilities of the logits' shape, and what a mean divides by."""
+    axis = 1 if like.ndim > 1 else 0
+    classes = like.shape[axis]
+    if _ids(target):
+        p = xp.one_hot(target, classes, axis, like.dtype)
+        if 0 <= ignore_index < classes:
+            p = p * xp.expand_dims(target != ignore_index, axis)
+    else:
+        p = target
+    row = tuple(classes if i == axis else 1 for i in range(like.ndim))
+    scale = 1.0 if weight is None else xp.reshape(weight, row)
+    if _ids(target):
+        n = xp.sum(p if weight is None else p * scale)
+    else:
+        n = like.size // classes if classes else 0
+    if smoothing:
+        counted = xp.sum(p, axis=axis, keepdims=True) if _ids(target) else 1.0
+        p = p * (1.0 - smoothing) + counted * (smoothing / classes)
+    return (p if weight is None else p * scale), n
+
+
+def _per_example(xp, g, n, axis, reduction):
+    """The cotangent of the unreduced losses, with a class axis."""
+    return xp.expand_dims(g, axis) if reduction == "none" else g / n if reduction == "mean" else g
 
 
 CLASS_CASES = (
@@ -220,12 +215,14 @@ def _log_softmax(xp, x, axis):
 
 
 def _cross(xp, name, log_p, target, weight, ignore_index, reduction, smoothing):
-    ids, axis = _class_check(xp, name, log_p, target, weight, ignore_index, reduction)
-    p, examples = _targets(xp, target, log_p, weight, ids, axis, ignore_index, smoothing)
-    values = -xp.sum(xp.where(p == 0, 0.0, p * log_p), axis=axis)
-    if reduction == "mean":
-        return xp.sum(values) / (xp.sum(examples) if ids else values.size)
-    return _reduced(xp, values, reduction)
+    axis = _class_check(xp, name, log_p, target, weight, ignore_index, reduction)
+    p, n = _targets(xp, target, log_p, weight, ignore_index, smoothing)
+    # 0 times an infinite logarithm is 0: a class that cannot be and is not wanted costs nothing.
+    costs = xp.where(p == 0, 0.0, p * log_p)
+    if reduction == "none":
+        return -xp.sum(costs, axis=axis)
+    total = -xp.sum(costs)
+    return total / n if reduction == "mean" else total
 
 
 @primitive(
@@ -266,21 +263,23 @@ cross_entropy.recompute(log_p=lambda xp, x: _log_softmax(xp, x, 1 if x.ndim > 1 
 
 
 def _cross_entropy_slope(
-    xp, g, x, log_p, target, weight, ignore_index, reduction, label_smoothing
+    xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing
 ):
-    g, p, axis = _scaled(xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing)
+    p, n = _targets(xp, target, log_p, weight, ignore_index, label_smoothing)
+    axis = 1 if log_p.ndim > 1 else 0
     mass = xp.sum(p, axis=axis, keepdims=True)
-    return g * (xp.exp(log_p) * mass - p)
+    return _per_example(xp, g, n, axis, reduction) * (xp.exp(log_p) * mass - p)
 
 
 def _cross_entropy_target_slope(
     xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing
 ):
     # Only probabilities have a gradient; a class that cannot be costs what its logarithm says.
-    g, _, axis = _scaled(xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing)
-    row = tuple(n if i == axis else 1 for i, n in enumerate(log_p.shape))
+    _, n = _targets(xp, target, log_p, weight, ignore_index, label_smoothing)
+    axis = 1 if log_p.ndim > 1 else 0
+    row = tuple(length if i == axis else 1 for i, length in enumerate(log_p.shape))
     scale = 1.0 if weight is None else xp.reshape(weight, row)
-    return -g * log_p * (scale * (1.0 - label_smoothing))
+    return -_per_example(xp, g, n, axis, reduction) * log_p * (scale * (1.0 - label_smoothing))
 
 
 cross_entropy.vjp(x=_cross_entropy_slope, target=_cross_entropy_target_slope)
@@ -310,8 +309,8 @@ def nll(xp, log_p, target, weight=None, /, ignore_index=-100, reduction="mean"):
 
 
 def _nll_slope(xp, g, log_p, target, weight, ignore_index, reduction):
-    g, p, _ = _scaled(xp, g, log_p, target, weight, ignore_index, reduction, 0.0)
-    return -g * p
+    p, n = _targets(xp, target, log_p, weight, ignore_index, 0.0)
+    return -_per_example(xp, g, n, 1 if log_p.ndim > 1 else 0, reduction) * p
 
 
 nll.vjp(log_p=_nll_slope)

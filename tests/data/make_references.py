@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import mpmath as mp
@@ -71,7 +72,7 @@ class Function(NamedTuple):
     kinks: Callable[..., Iterable[float]] | None = None  # given: an activation, with derivatives
     lowest: float = -math.inf  # the domain, ends included
     highest: float = math.inf
-    poles: dict[float, float] = {}  # noqa: RUF012  # values that are infinite
+    poles: Mapping[str, float] = MappingProxyType({})  # where it is infinite, zeros by their sign
 
 
 def smooth(**attrs: Any) -> tuple[float, ...]:
@@ -124,16 +125,17 @@ def softshrink(x: mp.mpf, lambd: float) -> mp.mpf:
 
 
 INF = math.inf
+LOG_POLES = {(0.0).hex(): -INF, (-0.0).hex(): -INF}
 EDGES3 = {"kinks": lambda: (-3.0, 3.0)}
 SHRINK: dict[str, Any] = {"attrs": ({"lambd": 0.5},), "kinks": lambda lambd: (-lambd, lambd)}
 
 UNARY: dict[str, Function] = {
     "exp": Function(mp.exp, 0, INF),
     "expm1": Function(mp.expm1, -1, INF),
-    "log": Function(mp.log, None, INF, lowest=0.0, poles={0.0: -INF}),
-    "log1p": Function(lambda x: mp.log(1 + x), None, INF, lowest=-1.0, poles={-1.0: -INF}),
-    "log2": Function(lambda x: mp.log(x, 2), None, INF, lowest=0.0, poles={0.0: -INF}),
-    "log10": Function(mp.log10, None, INF, lowest=0.0, poles={0.0: -INF}),
+    "log": Function(mp.log, None, INF, lowest=0.0, poles=LOG_POLES),
+    "log1p": Function(lambda x: mp.log(1 + x), None, INF, lowest=-1.0, poles={(-1.0).hex(): -INF}),
+    "log2": Function(lambda x: mp.log(x, 2), None, INF, lowest=0.0, poles=LOG_POLES),
+    "log10": Function(mp.log10, None, INF, lowest=0.0, poles=LOG_POLES),
     "sin": Function(mp.sin, None, None),
     "cos": Function(mp.cos, None, None),
     "tan": Function(mp.tan, None, None),
@@ -146,11 +148,16 @@ UNARY: dict[str, Function] = {
     "arcsinh": Function(mp.asinh, -INF, INF),
     "arccosh": Function(mp.acosh, None, INF, lowest=1.0),
     "arctanh": Function(
-        mp.atanh, None, None, lowest=-1.0, highest=1.0, poles={-1.0: -INF, 1.0: INF}
+        mp.atanh,
+        None,
+        None,
+        lowest=-1.0,
+        highest=1.0,
+        poles={(-1.0).hex(): -INF, (1.0).hex(): INF},
     ),
     "sqrt": Function(mp.sqrt, None, INF, lowest=0.0),
     "square": Function(lambda x: x * x, INF, INF),
-    "reciprocal": Function(lambda x: 1 / x, 0, 0, poles={0.0: INF}),
+    "reciprocal": Function(lambda x: 1 / x, 0, 0, poles={(0.0).hex(): INF, (-0.0).hex(): -INF}),
     "absolute": Function(abs, INF, INF),
     "negative": Function(lambda x: -x, INF, -INF),
     "sign": Function(mp.sign, -1, 1),
@@ -284,9 +291,7 @@ def table(function: Function, attrs: dict[str, Any]) -> dict[str, Any]:
         return float(value(**attrs) if callable(value) and not hasattr(value, "_mpf_") else value)
 
     def value(x: float) -> float:
-        if x in function.poles:
-            return math.copysign(1, x) * INF if function.f(mp.mpf(1)) == 1 else function.poles[x]
-        return rounded(f(mp.mpf(x)))
+        return function.poles[x.hex()] if x.hex() in function.poles else rounded(f(mp.mpf(x)))
 
     ordinary, special = points(function, attrs)
     x = [*ordinary, *special]
