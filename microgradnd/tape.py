@@ -503,11 +503,12 @@ def _add(pending: Any, heap: Any, node: Node, g: Any, in_place: bool = False) ->
 def sum_to(xp: Any, g: Any, shape: tuple[int, ...]) -> Any:
     """Sum a gradient down to an operand's shape: the transpose of broadcasting."""
     lead = g.ndim - len(shape)
+    if g.shape[lead:] == shape:
+        return xp.sum(g, axis=tuple(range(lead)))
     axes = tuple(
         i for i, n in enumerate(g.shape) if i < lead or (shape[i - lead] == 1 and n != 1)
     )
-    g = xp.sum(g, axis=axes) if axes else g
-    return g if g.shape == shape else xp.reshape(g, shape)
+    return xp.reshape(xp.sum(g, axis=axes), shape)
 
 
 def _run_hooks(node: Node, g: Any, taped: bool) -> Any:

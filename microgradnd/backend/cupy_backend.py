@@ -122,7 +122,7 @@ class CupyBackend(Backend):
             # cupyx computes float16 as float64 and leaves it there.
             erf=lambda x: special.erf(x).astype(x.dtype, copy=False),
             erfc=lambda x: special.erfc(x).astype(x.dtype, copy=False),
-            check_classes=self._check_classes,
+            count_classes=self._count_classes,
             check_indices=self._check_indices,
         )
 
@@ -159,10 +159,12 @@ class CupyBackend(Backend):
             bad = ((indices < -size) | (indices >= size)).any()
             self._note(bad, f"{where}: an index is out of bounds for size {size}")
 
-    def _check_classes(self, target: Any, classes: int, ignore_index: int, where: str) -> None:
+    def _count_classes(self, target: Any, classes: int, ignore_index: int, where: str) -> Any:
+        counts = target != ignore_index
         if target.size:
-            bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
+            bad = ((target < 0) | (target >= classes)) & counts
             self._note(bad.any(), f"{where}: a target is outside the classes 0..{classes - 1}")
+        return counts.sum()
 
     def _note(self, bad: Any, message: str) -> None:
         self._faults.append((bad, message))

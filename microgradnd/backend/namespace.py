@@ -26,18 +26,22 @@ SAME = frozenset(
 )
 OWN = frozenset(
     """
-    astype copy erf erfc sigmoid einsum getitem scatter_add setitem take take_along_axis
-    one_hot argmax_last check_classes check_indices
+    astype copy erf erfc sigmoid log_softmax einsum getitem scatter_add setitem take take_along_axis
+    one_hot pick argmax_last count_classes check_indices
     """.split()
 )
 NAMES = SAME | OWN
 #: Names for forwards only: formulas need no taped twin of them.
-FORWARD_ONLY = frozenset({"argmax_last", "check_classes", "check_indices"})
+FORWARD_ONLY = frozenset(
+    {"argmax_last", "check_indices", "count_classes", "pick"}
+)
 #: Names whose results depend on no operand's values: no gradient goes through them.
 CONSTANT = frozenset("zeros ones full zeros_like ones_like full_like arange eye one_hot".split())
 #: What a formula may ask of an array besides operators and comparisons.
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "size"})
 
+#: The largest finite number of each float dtype.
+LARGEST = {"e": 65504.0, "f": 3.4028234663852886e38, "d": 1.7976931348623157e308}
 ARRAY = "array"  # stands in an index key where an index array goes
 
 
@@ -88,6 +92,16 @@ def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
         e = module.exp(-module.abs(x))
         return module.where(x >= 0, 1.0, e) / (1.0 + e)
 
+    def log_softmax(x: Any, axis: Any) -> Any:
+        m = module.max(x, axis=axis, keepdims=True)
+        # With m = +inf the largest element must come out as 0, the others as -inf.
+        z = module.minimum(x - module.minimum(m, LARGEST.get(x.dtype.char, m)), 0.0)
+        return z - module.log(module.sum(module.exp(z), axis=axis, keepdims=True))
+
+    def pick(x: Any, ids: Any, axis: int, ignored: int) -> Any:
+        hit = one_hot(ids, x.shape[axis], axis, bool) & module.expand_dims(ids != ignored, axis)
+        return module.where(hit, x, 0.0).sum(axis=axis, dtype=x.dtype)
+
     def one_hot(ids: Any, n: int, axis: int, dtype: Any) -> Any:
         row = tuple(n if i == axis else 1 for i in range(ids.ndim + 1))
         hit = module.expand_dims(ids, axis) == module.reshape(module.arange(n), row)
@@ -100,6 +114,8 @@ def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
         "astype": astype,
         "sigmoid": sigmoid,
         "argmax_last": argmax_last,
+        "log_softmax": log_softmax,
+        "pick": pick,
         "one_hot": one_hot,
         "take": lambda x, indices, axis: module.take(x, indices, axis=axis),
         "copy": module.copy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,14 @@ from .namespace import build
 def _ones(n: int, dtype: Any) -> np.ndarray:
     """A shared vector of ones, for sums over one axis of a matrix as products."""
     row = np.ones(n, dtype)
+    row.flags.writeable = False
+    return row
+
+
+@lru_cache(256)
+def _count(n: int) -> np.ndarray:
+    """A shared array of the numbers 0..n-1."""
+    row = np.arange(n)
     row.flags.writeable = False
     return row
 
@@ -64,7 +73,10 @@ def expand_dims(x: np.ndarray, axis: Any) -> np.ndarray:
 
 
 def largest(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
-    """Maximum, without the checks that `np.max` adds."""
+    """Maximum, without the checks that `np.max` adds; short rows by way of the transpose."""
+    if axis in (1, -1) and x.ndim == 2 and 0 < x.shape[1] <= 64:
+        out = np.maximum.reduce(x.T.copy(), axis=0)
+        return out[:, None] if keepdims else out
     return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
 
 
@@ -77,19 +89,45 @@ def check_indices(indices: np.ndarray, size: int, where: str) -> None:
         raise IndexError(f"{where}: index {bad} is out of bounds for size {size}")
 
 
-def check_classes(target: np.ndarray, classes: int, ignore_index: int, where: str) -> None:
-    """Raise IndexError for the first class number outside 0..classes-1 that is not ignored."""
-    if not target.size:
-        return
-    # As unsigned numbers the negative ones are the largest: one pass finds both.
-    unsigned = target if target.dtype.kind == "u" else target.view(f"u{target.itemsize}")
-    if np.maximum.reduce(unsigned, axis=None) < classes:
-        return
-    bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
+def count_classes(target: np.ndarray, classes: int, ignore_index: int, where: str) -> int:
+    """Count the class numbers that are not ignored; raise IndexError for one outside 0..n-1."""
+    if _in_range(target, classes) and not 0 <= ignore_index < classes:
+        return target.size
+    counts = target != ignore_index
+    bad = ((target < 0) | (target >= classes)) & counts
     if bad.any():
         place = tuple(int(i[0]) for i in np.nonzero(bad)) if target.ndim else ()
         at = "".join(f"[{i}]" for i in place)
         raise IndexError(f"{where}: target{at} = {target[place]}, classes 0..{classes - 1}")
+    return int(np.count_nonzero(counts))
+
+
+def _in_range(ids: np.ndarray, n: int) -> bool:
+    """Whether all are in 0..n-1: as unsigned numbers the negative ones are the largest."""
+    unsigned = ids if ids.dtype.kind == "u" else ids.view(f"u{ids.itemsize}")
+    return not ids.size or bool(np.maximum.reduce(unsigned, axis=None) < n)
+
+
+def pick(x: np.ndarray, ids: np.ndarray, axis: int, ignored: int) -> np.ndarray:
+    """The element of each example's class, 0 for an ignored one."""
+    if x.ndim == 2 and _in_range(ids, x.shape[1]) and not 0 <= ignored < x.shape[1]:
+        return x[_count(len(ids)), ids]
+    places = np.expand_dims(np.where(ids == ignored, 0, ids), axis)
+    return np.where(ids == ignored, 0, np.take_along_axis(x, places, axis).squeeze(axis))
+
+
+def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    """Logarithm of softmax; short rows of a matrix by way of its transpose."""
+    if x.ndim == 2 and axis in (1, -1) and x.dtype.char in "fd" and 0 < x.shape[1] <= 64:
+        m = np.maximum.reduce(x.T.copy(), axis=0)
+        if math.isfinite(np.dot(_ones(len(m), m.dtype), m)):
+            z = x - m[:, None]
+            z -= np.log(np.dot(np.exp(z), _ones(x.shape[1], x.dtype)))[:, None]
+            return z
+    return GENERAL.log_softmax(x, axis)
+
+
+GENERAL = build(np, special, check_indices=check_indices, count_classes=count_classes)
 
 
 class NumpyBackend(Backend):
@@ -107,12 +145,14 @@ class NumpyBackend(Backend):
             max=largest,
             min=np.minimum.reduce,
             one_hot=one_hot,
+            log_softmax=log_softmax,
             expand_dims=expand_dims,
             prod=np.multiply.reduce,
             reshape=lambda x, shape: x.reshape(shape),
             swapaxes=lambda x, a, b: x.swapaxes(a, b),
             transpose=lambda x, axes=None: x.transpose(axes),
-            check_classes=check_classes,
+            count_classes=count_classes,
+            pick=pick,
             check_indices=check_indices,
         )
 

@@ -42,8 +42,11 @@ def matmul(xp, x, y, /):
 
     A vector on the left counts as a row, on the right as a column.
     """
-    _check(x, y)
-    return xp.matmul(x, y)
+    try:
+        return xp.matmul(x, y)
+    except ValueError:
+        _check(x, y)
+        raise
 
 
 def _flipped(xp, a):

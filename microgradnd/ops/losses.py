@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..primitives import primitive
-from .reductions import shifted
 
 
 def _reduced(xp, values, reduction, weights=None):
@@ -141,7 +140,7 @@ binary_cross_entropy_with_logits.vjp(
 
 
 def _class_check(xp, name, x, target, weight, ignore_index, reduction):
-    """Raise for targets that do not fit; gives the class axis."""
+    """Raise for targets that do not fit; gives the class axis and how many examples count."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if x.ndim == 0:
@@ -162,9 +161,8 @@ def _class_check(xp, name, x, target, weight, ignore_index, reduction):
         )
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"{name}: weight has shape {weight.shape}, ({classes},) is wanted")
-    if ids:
-        xp.check_classes(target, classes, ignore_index, name)
-    return axis
+    counted = xp.count_classes(target, classes, ignore_index, name) if ids else target.size
+    return axis, counted if ids else counted // classes if classes else 0
 
 
 def _ids(target):
@@ -172,25 +170,23 @@ def _ids(target):
 
 
 def _targets(xp, target, like, weight, ignore_index, smoothing):
-    """Targets as weighted probabilities of the logits' shape, and what a mean divides by."""
+    """Targets as weighted probabilities of the logits' shape."""
     axis = 1 if like.ndim > 1 else 0
     classes = like.shape[axis]
+    p = target
     if _ids(target):
         p = xp.one_hot(target, classes, axis, like.dtype)
         if 0 <= ignore_index < classes:
             p = p * xp.expand_dims(target != ignore_index, axis)
-    else:
-        p = target
-    row = tuple(classes if i == axis else 1 for i in range(like.ndim))
-    scale = 1.0 if weight is None else xp.reshape(weight, row)
-    if _ids(target):
-        n = xp.sum(p if weight is None else p * scale)
-    else:
-        n = like.size // classes if classes else 0
     if smoothing:
         counted = xp.sum(p, axis=axis, keepdims=True) if _ids(target) else 1.0
         p = p * (1.0 - smoothing) + counted * (smoothing / classes)
-    return (p if weight is None else p * scale), n
+    return p if weight is None else p * _row(xp, weight, like)
+
+
+def _row(xp, weight, like):
+    """The weight of each class, along the class axis."""
+    return xp.reshape(weight, tuple(-1 if i == (like.ndim > 1) else 1 for i in range(like.ndim)))
 
 
 def _per_example(xp, g, n, axis, reduction):
@@ -209,24 +205,25 @@ CLASS_CASES = (
 )
 
 
-def _log_softmax(xp, x, axis):
-    z = shifted(xp, x, xp.max(x, axis=axis, keepdims=True))
-    return z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
-
-
 def _cross(xp, name, log_p, target, weight, ignore_index, reduction, smoothing):
-    axis = _class_check(xp, name, log_p, target, weight, ignore_index, reduction)
-    p, n = _targets(xp, target, log_p, weight, ignore_index, smoothing)
-    # 0 times an infinite logarithm is 0: a class that cannot be and is not wanted costs nothing.
-    costs = xp.where(p == 0, 0.0, p * log_p)
+    """The loss, and what its mean divides by."""
+    axis, n = _class_check(xp, name, log_p, target, weight, ignore_index, reduction)
+    if _ids(target) and weight is None and not smoothing:
+        costs = xp.pick(log_p, target, axis, ignore_index)
+    else:
+        if _ids(target) and weight is not None:
+            n = xp.sum(_targets(xp, target, log_p, weight, ignore_index, 0.0))
+        p = _targets(xp, target, log_p, weight, ignore_index, smoothing)
+        # A class that cannot be and is not wanted costs nothing: 0, not 0 times -inf.
+        costs = xp.sum(p * xp.where(p == 0, 0.0, log_p), axis=axis)
     if reduction == "none":
-        return -xp.sum(costs, axis=axis)
+        return -costs, n
     total = -xp.sum(costs)
-    return total / n if reduction == "mean" else total
+    return (total / n if reduction == "mean" else total), n
 
 
 @primitive(
-    residuals=("log_p",),
+    residuals=("log_p", "n"),
     cases=CLASS_CASES,
     domain={"x": (-3, 3), "target": (0.1, 0.9), "weight": (0.5, 2)},
 )
@@ -253,39 +250,39 @@ def cross_entropy(
     """
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {label_smoothing}")
-    log_p = _log_softmax(xp, x, 1 if x.ndim > 1 else 0) if x.ndim else x
-    return _cross(
+    log_p = xp.log_softmax(x, 1 if x.ndim > 1 else 0) if x.ndim else x
+    loss, n = _cross(
         xp, "cross_entropy", log_p, target, weight, ignore_index, reduction, label_smoothing
-    ), (log_p,)
+    )
+    return loss, (log_p, n)
 
 
-cross_entropy.recompute(log_p=lambda xp, x: _log_softmax(xp, x, 1 if x.ndim > 1 else 0))
+cross_entropy.recompute(log_p=lambda xp, x: xp.log_softmax(x, 1 if x.ndim > 1 else 0))
 
 
 def _cross_entropy_slope(
-    xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing
+    xp, g, log_p, n, target, weight, ignore_index, reduction, label_smoothing
 ):
-    p, n = _targets(xp, target, log_p, weight, ignore_index, label_smoothing)
+    p = _targets(xp, target, log_p, weight, ignore_index, label_smoothing)
     axis = 1 if log_p.ndim > 1 else 0
-    mass = xp.sum(p, axis=axis, keepdims=True)
-    return _per_example(xp, g, n, axis, reduction) * (xp.exp(log_p) * mass - p)
+    share = xp.exp(log_p)
+    if not (_ids(target) and weight is None and isinstance(n, int) and n == target.size):
+        share = share * xp.sum(p, axis=axis, keepdims=True)
+    return _per_example(xp, g, n, axis, reduction) * (share - p)
 
 
-def _cross_entropy_target_slope(
-    xp, g, log_p, target, weight, ignore_index, reduction, label_smoothing
-):
+def _cross_entropy_target_slope(xp, g, log_p, n, weight, reduction, label_smoothing):
     # Only probabilities have a gradient; a class that cannot be costs what its logarithm says.
-    _, n = _targets(xp, target, log_p, weight, ignore_index, label_smoothing)
-    axis = 1 if log_p.ndim > 1 else 0
-    row = tuple(length if i == axis else 1 for i, length in enumerate(log_p.shape))
-    scale = 1.0 if weight is None else xp.reshape(weight, row)
-    return -_per_example(xp, g, n, axis, reduction) * log_p * (scale * (1.0 - label_smoothing))
+    scale = 1.0 if weight is None else _row(xp, weight, log_p)
+    g = _per_example(xp, g, n, 1 if log_p.ndim > 1 else 0, reduction)
+    return -g * log_p * (scale * (1.0 - label_smoothing))
 
 
 cross_entropy.vjp(x=_cross_entropy_slope, target=_cross_entropy_target_slope)
 
 
 @primitive(
+    residuals=("n",),
     cases=(
         (((3, 4), [1, 0, 3]), {}),
         (((3, 4), [1, -100, 3], (4,)), {"reduction": "sum"}),
@@ -305,11 +302,12 @@ def nll(xp, log_p, target, weight=None, /, ignore_index=-100, reduction="mean"):
     """
     if not _ids(target):
         raise TypeError(f"nll: targets are class numbers, got {target.dtype}")
-    return _cross(xp, "nll", log_p, target, weight, ignore_index, reduction, 0.0)
+    loss, n = _cross(xp, "nll", log_p, target, weight, ignore_index, reduction, 0.0)
+    return loss, (n,)
 
 
-def _nll_slope(xp, g, log_p, target, weight, ignore_index, reduction):
-    p, n = _targets(xp, target, log_p, weight, ignore_index, 0.0)
+def _nll_slope(xp, g, log_p, n, target, weight, ignore_index, reduction):
+    p = _targets(xp, target, log_p, weight, ignore_index, 0.0)
     return -_per_example(xp, g, n, 1 if log_p.ndim > 1 else 0, reduction) * p
 
 
