@@ -22,7 +22,7 @@ from .modes import (
     enable_grad, get_default_dtype, is_grad_enabled, no_grad, set_default_dtype,
 )  # fmt: skip
 from .primitives import Primitive, primitive
-from .protocols import COMPOSITES, REGISTRY
+from .registry import COMPOSITES, REGISTRY
 from .random import Generator, manual_seed
 from .tape import Tensor
 from .transforms import checkpoint, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import backend as backends
 from .backend import Backend
+from .registry import REGISTRY
 
 FLOATS = "efd"
 
@@ -106,6 +107,47 @@ def to_array(
     if backend is not kind:
         return backend.asarray(kind.to_numpy(data))
     return kind.xp.copy(data) if copy else data
+
+
+def cotangent(value: Any, like: Any, what: str) -> Any:
+    """Give a gradient handed in by a user as a Tensor of the shape and dtype of `like`.
+
+    Raises:
+        ValueError: If the shape differs; nothing is broadcast silently.
+        TypeError: If it lives on another backend.
+    """
+    if not isinstance(value, ArrayLike):
+        own = type(value) in backends.BY_TYPE
+        value = REGISTRY["copy"](value if own else to_array(value, like.dtype, like.backend))
+    if value.shape != like.shape:
+        raise ValueError(f"{what}: a gradient of shape {value.shape} for shape {like.shape}")
+    if value.backend is not like.backend:
+        raise TypeError(
+            f"{what}: a gradient on {value.backend.name!r} for a tensor on {like.backend.name!r}"
+        )
+    return value if value.dtype == like.dtype else REGISTRY["astype"](value, like.dtype)
+
+
+def check_gradient(value: Any, tensor: Any) -> None:
+    """Make sure that a value can be assigned as a tensor's `grad`.
+
+    Raises:
+        RuntimeError: If the tensor does not require a gradient.
+        TypeError: If the value is no Tensor, or of another dtype or backend.
+        ValueError: If its shape differs.
+    """
+    if not tensor.requires_grad:
+        raise RuntimeError("this tensor does not require a gradient; none can be assigned")
+    if not isinstance(value, ArrayLike):
+        raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
+    if value.shape != tensor.shape:
+        raise ValueError(f"grad has shape {value.shape}, the tensor {tensor.shape}")
+    for what, have, want in (
+        ("dtype", value.dtype, tensor.dtype),
+        ("backend", value.backend.name, tensor.backend.name),
+    ):
+        if have != want:
+            raise TypeError(f"grad has {what} {have}, the tensor {want}")
 
 
 def _rebuild(kind: Any, values: np.ndarray, backend: str, requires_grad: bool) -> Any:

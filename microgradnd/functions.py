@@ -11,7 +11,7 @@ import numpy as np
 from . import backend as backends
 from .arraylike import check_dtype, to_array
 from .modes import MODE, get_default_dtype
-from .protocols import OVERRIDES, REGISTRY
+from .registry import OVERRIDES, REGISTRY
 from .tape import Node, Tensor, raw, wrap
 
 

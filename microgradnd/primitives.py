@@ -22,13 +22,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .backend import BY_TYPE
+from .inplace import Storage, storage_of
 from .modes import MODE
-from .operands import NUMBERS, PLAIN, admit, explain, mixed, place, static
-from .protocols import OVERRIDES, REGISTRY, define_method, define_operator
-from .tape import TAPED, Node, Storage, Tensor, pick_each, storage_of, wrap
-
-
-MISSING: Any = object()  # the default of an attribute that has none
+from .operands import NUMBERS, PLAIN, admit, explain, mixed, place
+from .protocols import define_method, define_operator
+from .registry import OVERRIDES, REGISTRY
+from .signatures import MISSING, Signature
+from .tape import Node, Tensor, pick_each, wrap
 
 
 class Primitive:
@@ -45,16 +45,10 @@ class Primitive:
         residuals: Names of what forward hands to the formulas besides its result.
         outputs: Whether forward gives a list of results.
         view: Whether the result may share memory with the first operand.
-        domain: Where test data are drawn: `(low, high)`, or a dict of these by operand.
-        kinks: Points where the derivative jumps; finite differences stay away from them.
-        conventions: Rows `(case, operands, attributes, gradients)`: what the gradient of the sum is
-            where it is a matter of choice. The page of conventions and its tests are these rows.
-        cases: Test data `(operands, attributes)` of what is not elementwise: an operand is a shape
-            (random floats in the domain), or a list or array taken as it is.
-        dtypes: The kinds of dtypes it takes: `"f"`, `"fiub"`, ...
-        reference: An independent function of NumPy arrays with the same result.
-        tolerance: Relative tolerance against the reference in units in the last place.
-        recordable: False, with the reason in `why`, if the result's shape depends on values.
+        data: What tests and documentation need: `domain` and `kinks` for drawing operands,
+            `conventions` (gradients where they are a matter of choice), `cases` (operands and
+            attributes of what is not elementwise), `dtypes`, `reference`, `tolerance`,
+            `recordable`; all of it is described in `microgradnd.testing`.
     """
 
     def __init__(
@@ -71,38 +65,28 @@ class Primitive:
         view: bool = False,
         **data: Any,
     ):
-        code = forward.__code__
-        names = code.co_varnames
-        positional, total = code.co_posonlyargcount, code.co_argcount + code.co_kwonlyargcount
-        self.forward = forward
+        self.forward, self.signature = forward, Signature(forward)
         self.name = self.__name__ = forward.__name__
         self.__doc__, self.__module__ = forward.__doc__, forward.__module__
-        self.__qualname__ = forward.__qualname__
-        self.operands = names[1:positional]
-        self.rest = names[total] if code.co_flags & 4 else None
-        attributes = names[max(positional, 1) : total]
-        given = forward.__defaults__ or ()
-        fallback = dict(zip(names[code.co_argcount - len(given) : code.co_argcount], given,
-                            strict=True)) | (forward.__kwdefaults__ or {})  # fmt: skip
-        self.defaults = {name: fallback.get(name, MISSING) for name in attributes}
-        self.attributes = attributes
-        self.optional = {name: fallback[name] for name in self.operands if name in fallback}
+        known = REGISTRY.get(self.name)
+        if known is not None and known.__module__.startswith("microgradnd.ops."):
+            raise ValueError(f"{self.name} is a primitive of microgradnd; choose another name")
+        self.operands, self.rest = self.signature.operands, self.signature.rest
+        self.attributes, self.defaults = self.signature.attributes, self.signature.defaults
         self.elementwise, self.front, self.residuals = elementwise, front, residuals
         self.outputs, self.view, self.data = outputs, view, data
         self.recomputed: dict[str, Callable[..., Any]] = {}
         self.formulas: dict[str, Callable[..., Any]] = {}  # by operand, or "*" for all at once
         self.needs: tuple[str, ...] = ()
         self.rules: list[tuple[int, Callable[..., Any], Callable[..., Any]]] = []
-        self.names = (*self.operands, *filter(None, [self.rest]), *attributes)
         self.simple = len(self.operands) in (1, 2) and not (
-            front or residuals or outputs or view or self.rest or self.optional
+            front or residuals or outputs or view or self.rest or self.signature.optional
             or MISSING in self.defaults.values()
         )  # fmt: skip
         self.fast = _fast(self)
         self.numpy = numpy if isinstance(numpy, tuple) else (numpy,)
         self.operator, self.method = operator, self.name if method is True else method or None
         REGISTRY[self.name] = self
-        TAPED[self.name] = self
         OVERRIDES.update(dict.fromkeys(self.numpy, self))
         if operator:
             define_operator(self, operator)
@@ -118,11 +102,7 @@ class Primitive:
     # --- gradients
 
     def vjp(self, **formulas: Callable[..., Any]) -> None:
-        """Attach a gradient formula per operand, by the operand's name.
-
-        Raises:
-            TypeError: If an operand or a name in a formula does not exist.
-        """
+        """Attach a gradient formula per operand; an unknown name in it is a TypeError."""
         self._attach(formulas)
 
     def vjp_all(self, formula: Callable[..., Any]) -> None:
@@ -133,13 +113,13 @@ class Primitive:
         stored = ("out", *self.operands, *filter(None, [self.rest]), *self.residuals,
                   *self.attributes, "shapes")  # fmt: skip
         reads = {}
-        for operand, formula in formulas.items():
+        for operand, formula in (formulas | self.recomputed).items():
             code = formula.__code__
             reads[operand] = code.co_varnames[: code.co_argcount]
             for name in reads[operand]:
                 if name not in stored and name not in ("xp", "g"):
                     raise TypeError(f"{self.name}.vjp({operand}): there is no {name!r} to need")
-            if operand not in (*self.operands, "*"):
+            if operand not in (*self.operands, *self.residuals, "*"):
                 raise TypeError(f"{self.name}.vjp: there is no operand {operand!r}")
         self.formulas = formulas
         self.needs = tuple(name for name in stored if any(name in r for r in reads.values()))
@@ -150,21 +130,16 @@ class Primitive:
         self.keeps_rest = self.rest in self.needs
         self.simple = self.simple and not self.keeps_shapes
         self.kept_operands = [i for i, name in enumerate(self.operands) if name in self.needs]
+        self.reads = {k: _getter([pool.index(name) for name in v]) for k, v in reads.items()}
         self.rules = [
-            (
-                self.operands.index(operand) if operand != "*" else -1,
-                formula,
-                _getter([pool.index(name) for name in reads[operand]]),
-            )
+            (-1 if operand == "*" else self.operands.index(operand), formula, self.reads[operand])
             for operand, formula in formulas.items()
         ]
 
     def recompute(self, **formulas: Callable[..., Any]) -> None:
-        """Say how a residual follows from the operands, for passes that are recorded.
-
-        A residual without such a formula counts as a constant there (a winner's index, a mask).
-        """
+        """Say how a residual follows from the operands in recorded passes (else a constant)."""
         self.recomputed = formulas
+        self._attach(self.formulas)
 
     def pull(self, node: Node, g: Any, xp: Any, taped: bool) -> list[tuple[Node | None, Any]]:
         """Give the gradients of the operands that need one, with their nodes."""
@@ -195,11 +170,9 @@ class Primitive:
                 lifted.append([lift(*pair) for pair in zip(value, parents, strict=True)])
             else:
                 lifted.append(lift(value, node if name == "out" else None))
-        values = dict(zip(self.needs, lifted, strict=True))
+        pool = (xp, None, *lifted)
         for name, formula in self.recomputed.items():
-            code = formula.__code__
-            reads = code.co_varnames[1 : code.co_argcount]
-            lifted[self.needs.index(name)] = formula(xp, *(values[r] for r in reads))
+            lifted[self.needs.index(name)] = formula(*self.reads[name](pool))
         return lifted
 
     # --- calls
@@ -210,34 +183,11 @@ class Primitive:
         if self.front is None:
             return self.bare(*args, **kwargs)
         operands, attrs = self.front(*args, **kwargs)
-        return self.apply(operands, self._complete(attrs))
+        return self.apply(operands, self.signature.complete(attrs))
 
     def bare(self, *args: Any, **kwargs: Any) -> Any:
         """Call without the front: operands (a starred one as a list), then attributes."""
-        names = self.names
-        if len(args) > len(names):
-            raise TypeError(f"{self.name}: at most {len(names)} arguments {names}, got {len(args)}")
-        given = dict(zip(names, args, strict=False))
-        for name, value in kwargs.items():
-            if name not in names or name in given:
-                problem = "got twice" if name in given else "unknown"
-                raise TypeError(f"{self.name}: argument {name!r} {problem}; it takes {names}")
-            given[name] = value
-        operands = []
-        for name in self.operands:
-            if name not in given and name not in self.optional:
-                raise TypeError(f"{self.name}: operand {name!r} is missing")
-            operands.append(given.pop(name, None))
-        if self.rest is not None:
-            operands.extend(given.pop(self.rest))
-        return self.apply(operands, self._complete(given))
-
-    def _complete(self, given: dict[str, Any]) -> dict[str, Any]:
-        attrs = self.defaults | {name: static(self.name, name, v) for name, v in given.items()}
-        for name, value in attrs.items():
-            if value is MISSING:
-                raise TypeError(f"{self.name}: {name} is missing")
-        return attrs
+        return self.apply(*self.signature.bind(args, kwargs))
 
     def apply(self, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
         """Run forward on the raw arrays and, if an operand needs a gradient, record a node."""

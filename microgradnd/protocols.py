@@ -9,17 +9,15 @@ from typing import Any
 from .arraylike import host_array
 from .modes import MODE
 from .operands import PLAIN, admit
+from .registry import COMPOSITES, OVERRIDES, REGISTRY
 from .tape import Tensor, raw
 
-REGISTRY: dict[str, Any] = {}  # name -> primitive
-OVERRIDES: dict[Any, Callable[..., Any]] = {}  # NumPy's function -> primitive
 REFLECTED = frozenset(
     {"add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"}
 )
 
 
 
-COMPOSITES: dict[str, Callable[..., Any]] = {}  # functions made of primitives
 
 
 def composite(*, numpy: Any = None, method: bool = False) -> Callable[..., Any]:

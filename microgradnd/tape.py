@@ -21,30 +21,16 @@ from typing import Any
 import numpy as np
 
 from . import backend as backends
-from .arraylike import ArrayLike, to_array
-from .backend.namespace import CONSTANT, FORWARD_ONLY, NAMES, decode
+from .arraylike import ArrayLike, check_gradient, cotangent, to_array
+from .backend.namespace import CONSTANT, FORWARD_ONLY, NAMES
+from .hooks import Hookable, run_hooks
+from .inplace import Storage, Writable, storage_of
 from .modes import MODE, Switch
+from .registry import REGISTRY
 
 new = object.__new__
-
-
-# ----------------------------------------------------------------------------- the graph
-
 serial = count(1).__next__
 FREED: Any = object()  # in place of what a node kept, once `Tensor.backward` has been there
-
-
-class Storage:
-    """What all tensors over the same memory share: its version, `[number of writes]`.
-
-    Tensors hold the storage and nodes hold its version, so the reference counts of the two tell
-    whether there are other views, and whether a node still keeps the values.
-    """
-
-    __slots__ = ("version",)
-
-    def __init__(self) -> None:
-        self.version = [0]
 
 
 class Node:
@@ -87,13 +73,6 @@ def wrap(array: Any, node: Node | None = None, storage: Storage | None = None) -
     return self
 
 
-def storage_of(x: Tensor) -> Storage:
-    """Give a tensor's storage, making it when it is first wanted."""
-    if x._storage is None:
-        x._storage = Storage()
-    return x._storage
-
-
 def pick_each(node: Node, outs: list[Any]) -> list[Tensor]:
     """Make the results of a node that has several: one node each, which picks it."""
     picks = [Node(PICK, (node,), (i,), (), o.shape, o.dtype) for i, o in enumerate(outs)]
@@ -105,7 +84,7 @@ def raw(x: Any) -> Any:
     return x._array if isinstance(x, Tensor) else x
 
 
-class Tensor(ArrayLike):
+class Tensor(Writable, Hookable, ArrayLike):
     """An n-dimensional array that remembers how it was made.
 
     Operators, methods and NumPy's functions act on it as on a NumPy array; `backward` then gives
@@ -116,10 +95,6 @@ class Tensor(ArrayLike):
             default dtype, arrays keep theirs.
         dtype: The dtype wanted, if not that.
         requires_grad: Whether to record what is computed from it.
-
-    Raises:
-        TypeError: For data that are not real numbers; for `requires_grad` without a float dtype.
-        ValueError: For ragged lists.
 
     Example:
         >>> import microgradnd as mg
@@ -139,8 +114,6 @@ class Tensor(ArrayLike):
         if requires_grad:
             self.requires_grad_()
 
-    # --- gradients
-
     @property
     def requires_grad(self) -> bool:
         """Whether operations on this tensor are recorded."""
@@ -151,12 +124,7 @@ class Tensor(ArrayLike):
         self.requires_grad_(flag)
 
     def requires_grad_(self, flag: bool = True) -> Tensor:
-        """Start (or stop) recording what is computed from this leaf; gives the tensor itself.
-
-        Raises:
-            TypeError: If its dtype is not a float.
-            RuntimeError: If it is a result whose recording cannot be switched off.
-        """
+        """Start (or stop) recording what is computed from this leaf; gives the tensor itself."""
         if flag and self._node is None:
             if self._array.dtype.kind != "f":
                 raise TypeError(
@@ -186,18 +154,7 @@ class Tensor(ArrayLike):
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
-            if self._node is None:
-                raise RuntimeError("this tensor does not require a gradient; none can be assigned")
-            if not isinstance(value, Tensor):
-                raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
-            if value.shape != self.shape:
-                raise ValueError(f"grad has shape {value.shape}, the tensor {self.shape}")
-            for what, have, want in (
-                ("dtype", value.dtype, self.dtype),
-                ("backend", value.backend.name, self.backend.name),
-            ):
-                if have != want:
-                    raise TypeError(f"grad has {what} {have}, the tensor {want}")
+            check_gradient(value, self)
         if self._node is not None:
             self._node.grad = value
 
@@ -243,96 +200,9 @@ class Tensor(ArrayLike):
                 else:
                     leaf.grad = wrap(self.backend.asarray(leaf.grad._array + g._array))
 
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
-        """Call `hook(gradient)` when this tensor's gradient is known; what it gives replaces it.
-
-        Returns:
-            A function that removes the hook again.
-        """
-        node = self._need_node("register_hook")
-        node.hooks = node.hooks or {}
-        number = serial()
-        node.hooks[number] = hook
-        return lambda: node.hooks.pop(number, None) and None
-
-    def retain_grad(self) -> None:
-        """Also leave this intermediate result's gradient in its `grad`."""
-        node = self._need_node("retain_grad")
-        if node.op is not None:
-            node.hooks = node.hooks or {}
-            node.hooks["retain"] = None
-
-    def _need_node(self, what: str) -> Node:
-        if self._node is None:
-            raise RuntimeError(f"{what}: this tensor does not require a gradient")
-        return self._node
-
     def detach(self) -> Tensor:
         """Give the same values, in the same memory, outside the tape."""
         return wrap(self._array, None, storage_of(self))
-
-    @property
-    def data(self) -> Any:
-        """The raw array: the same memory, read-only (on NumPy) while the tape keeps its values."""
-        array, storage = self._array, self._storage
-        if storage is not None and getrefcount(storage.version) > UNKEPT:
-            array = array.view()
-            if hasattr(array, "setflags"):
-                array.setflags(write=False)
-        return array
-
-    # --- writing in place
-
-    def assign_(self, value: Any) -> Tensor:
-        """Overwrite all values, keeping shape and dtype; gives the tensor itself.
-
-        Raises:
-            RuntimeError: While recording, on a leaf that requires a gradient, and on a tensor that
-                shares its memory with another.
-        """
-        self[...] = value
-        return self
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        setitem = TAPED["setitem"]
-
-        def write() -> None:
-            (_, v, *indices), attrs = setitem.front(self, index, value)
-            self._array[decode(attrs["key"], map(raw, indices))] = raw(v)
-
-        self._write("x[index] = value", write, lambda: setitem(self, index, value))
-
-    def _write(self, what: str, write: Callable[[], Any], taped: Callable[[], Tensor]) -> Tensor:
-        """The one door for writing: into the array or, while recording, into a new one."""
-        storage = self._storage
-        if not MODE.get().recording:
-            write()
-            if storage is not None:
-                storage.version[0] += 1
-            return self
-        if self._node is not None and self._node.op is None:
-            raise RuntimeError(
-                f"{what}: this leaf requires a gradient and cannot be overwritten while "
-                "recording; do it inside `with mg.no_grad():`"
-            )
-        if storage is not None and getrefcount(storage) > UNSHARED:
-            raise RuntimeError(
-                f"{what}: this tensor shares its memory with another (a view, or detach()); use "
-                "mg.where or mg.scatter_add for a new tensor, or write inside `with mg.no_grad():`"
-            )
-        result = taped()
-        if result.shape != self.shape:
-            raise ValueError(f"{what}: the result has shape {result.shape}, not {self.shape}")
-        if result.dtype != self.dtype:
-            if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-                raise TypeError(f"{what}: cannot cast from {result.dtype} to {self.dtype}")
-            result = TAPED["astype"](result, self.dtype)
-        self._array, self._node, self._storage = result._array, result._node, result._storage
-        return self
-
-
-#: The taped twins of the names in `xp`: primitives enter themselves (see `primitives`).
-TAPED: dict[str, Any] = {}
 
 
 @cache
@@ -343,7 +213,7 @@ def taped_namespace(backend: backends.Backend) -> SimpleNamespace:
         return lambda *args, **kwargs: wrap(function(*map(raw, args), **kwargs))
 
     def find(name: str) -> Any:
-        return constant(getattr(backend.xp, name)) if name in CONSTANT else TAPED[name].bare
+        return constant(getattr(backend.xp, name)) if name in CONSTANT else REGISTRY[name].bare
 
     return SimpleNamespace(**{name: find(name) for name in NAMES - FORWARD_ONLY})
 
@@ -353,24 +223,8 @@ def _alone() -> int:
     return getrefcount(array)
 
 
-def _unshared() -> int:
-    tensor = wrap(None, None, Storage())
-    storage = tensor._storage
-    return getrefcount(storage)
-
-
-def _unkept() -> int:
-    storage = Storage()
-    return getrefcount(storage.version)
-
-
-# What `getrefcount` says, on this Python, of an array that one local name holds, of a storage that
-# one tensor and one local name hold, and of a version that no node holds.
-ALONE, UNSHARED, UNKEPT = _alone(), _unshared(), _unkept()
+ALONE = _alone()  # what `getrefcount` says, on this Python, of an array that one local name holds
 ACCUMULATE = Lock()
-
-
-# ----------------------------------------------------------------------------- the reverse pass
 
 
 class Pick:
@@ -379,8 +233,7 @@ class Pick:
     name = "pick"
     elementwise = outputs = False
 
-    @staticmethod
-    def pull(node: Node, g: Any, xp: Any, taped: bool) -> list[tuple[Any, Any]]:
+    def pull(self, node: Node, g: Any, xp: Any, taped: bool) -> list[tuple[Any, Any]]:
         """Hand the gradient on; `_pull` puts it into the slot of this output."""
         return [(node.parents[0], g)]
 
@@ -404,15 +257,11 @@ def reverse(
         seeds: Nodes and their cotangents.
         taped: Compute on Tensors, recording, so that the gradients can be differentiated in turn.
         free: Let go of what the nodes kept, as soon as it has been used.
-        since: Do not walk nodes older than this serial.
-        targets: Serials of the nodes whose gradients are wanted (the walk stops there); by default
-            the leaves.
+        since: Do not walk nodes older than this serial, unless they are targets.
+        targets: Serials of the wanted nodes, where the walk stops; by default the leaves.
 
     Returns:
         The wanted nodes and their gradients, which share no memory with anything.
-
-    Raises:
-        RuntimeError: If the graph was freed, or a kept value was overwritten.
     """
     backend = seeds[0][1].backend
     xp = taped_namespace(backend) if taped else backend.xp
@@ -428,7 +277,9 @@ def reverse(
             number = -heappop(heap)
             node, g, ours = pending.pop(number)
             if node.hooks is not None:
-                g = _run_hooks(node, g, taped)
+                tensor = run_hooks(node, g if taped else wrap(g), taped)
+                g = tensor if taped else tensor._array
+                del tensor
             if watch is not None:
                 watch.gradient(node, g)
             home = backends.BY_TYPE.get(type(g._array if taped and node.op is None else g))
@@ -509,28 +360,3 @@ def sum_to(xp: Any, g: Any, shape: tuple[int, ...]) -> Any:
         i for i, n in enumerate(g.shape) if i < lead or (shape[i - lead] == 1 and n != 1)
     )
     return xp.reshape(xp.sum(g, axis=axes), shape)
-
-
-def _run_hooks(node: Node, g: Any, taped: bool) -> Any:
-    tensor = g if taped else wrap(g)
-    with Switch(recording=taped):
-        for key, hook in list(node.hooks.items()):
-            result = None if key == "retain" else hook(tensor)
-            if result is not None:
-                tensor = cotangent(result, wrap(g if not taped else g._array), "hook")
-    if "retain" in node.hooks:
-        node.grad = tensor if taped else wrap(tensor._array.copy())
-    return tensor if taped else tensor._array
-
-
-def cotangent(value: Any, like: Tensor, what: str) -> Tensor:
-    """Give a gradient handed in by a user as a Tensor of the shape and dtype of `like`.
-
-    Raises:
-        ValueError: If the shape differs; nothing is broadcast silently.
-    """
-    if not isinstance(value, Tensor):
-        value = wrap(to_array(value, like.dtype, like.backend))
-    if value.shape != like.shape:
-        raise ValueError(f"{what}: a gradient of shape {value.shape} for shape {like.shape}")
-    return value if value.dtype == like.dtype else TAPED["astype"](value, like.dtype)

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from .arraylike import cotangent
 from .modes import MODE, Switch
 from .primitives import Primitive
-from .protocols import REGISTRY
+from .registry import REGISTRY
 from .random import default_generator
-from .tape import Node, Tensor, cotangent, pick_each, reverse, serial, wrap
+from .tape import Node, Tensor, pick_each, reverse, serial, wrap
 
 # ----------------------------------------------------------------------------- trees
 

@@ -1,0 +1,68 @@
+"""Hooks: looking at a gradient, or changing it, when the reverse pass has it complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from .arraylike import cotangent
+from .modes import Switch
+
+_number = count(1).__next__
+RETAIN = "retain"  # stands among the hooks of a node whose gradient is kept
+
+
+class Hookable:
+    """The side of a Tensor that takes hooks; they live on its node."""
+
+    __slots__ = ()
+
+    _node: Any
+
+    def register_hook(self, hook: Callable[[Any], Any]) -> Callable[[], None]:
+        """Call `hook(gradient)` when this tensor's gradient is complete; what it gives replaces it.
+
+        Returns:
+            A function that removes the hook again.
+
+        Raises:
+            RuntimeError: If the tensor does not require a gradient.
+        """
+        hooks = self._hooks("register_hook")
+        number = _number()
+        hooks[number] = hook
+
+        def remove() -> None:
+            hooks.pop(number, None)
+
+        return remove
+
+    def retain_grad(self) -> None:
+        """Also leave this intermediate result's gradient in its `grad`.
+
+        Raises:
+            RuntimeError: If the tensor does not require a gradient.
+        """
+        hooks = self._hooks("retain_grad")
+        if self._node.op is not None:
+            hooks[RETAIN] = None
+
+    def _hooks(self, what: str) -> dict[Any, Any]:
+        if self._node is None:
+            raise RuntimeError(f"{what}: this tensor does not require a gradient")
+        if self._node.hooks is None:
+            self._node.hooks = {}
+        return self._node.hooks
+
+
+def run_hooks(node: Any, gradient: Any, taped: bool) -> Any:
+    """Give a node's gradient (a Tensor) after its hooks, and keep it if that was asked for."""
+    with Switch(recording=taped):
+        for key, hook in list(node.hooks.items()):
+            result = None if key == RETAIN else hook(gradient)
+            if result is not None:
+                gradient = cotangent(result, gradient, "hook")
+    if RETAIN in node.hooks:
+        node.grad = gradient if taped else gradient.clone()
+    return gradient

@@ -1,0 +1,10 @@
+"""What has been declared: filled by `primitives` and `protocols`, read by everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+REGISTRY: dict[str, Any] = {}  # name -> primitive
+COMPOSITES: dict[str, Callable[..., Any]] = {}  # name -> function made of primitives
+OVERRIDES: dict[Any, Callable[..., Any]] = {}  # NumPy's function -> ours

@@ -1,0 +1,74 @@
+"""Calling conventions: which parameters of a forward are operands and which are attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .operands import static
+
+MISSING: Any = object()  # the default of an attribute that has none
+
+
+class Signature:
+    """The parameters of `f(xp, operands, /, attributes)`.
+
+    Attributes:
+        operands: Names before the slash, without `xp`.
+        rest: The name of a starred parameter (a list of further operands), or None.
+        attributes: Names after the slash.
+        defaults: Every attribute's default, or `MISSING`; attribute values keep this order.
+        optional: The defaults of the operands that may be left out.
+        names: All of them, in the order of a call.
+    """
+
+    def __init__(self, forward: Callable[..., Any]):
+        code, self.name = forward.__code__, forward.__name__
+        names, count = code.co_varnames, code.co_argcount
+        total = count + code.co_kwonlyargcount
+        given = forward.__defaults__ or ()
+        fallback = dict(zip(names[count - len(given) : count], given, strict=True))
+        fallback |= forward.__kwdefaults__ or {}
+        self.operands = names[1 : code.co_posonlyargcount]
+        self.rest = names[total] if code.co_flags & 4 else None
+        self.attributes = names[max(code.co_posonlyargcount, 1) : total]
+        self.defaults = {name: fallback.get(name, MISSING) for name in self.attributes}
+        self.optional = {name: fallback[name] for name in self.operands if name in fallback}
+        self.names = (*self.operands, *filter(None, [self.rest]), *self.attributes)
+
+    def bind(self, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Sort the arguments of a call into operands (a starred list is spread) and attributes.
+
+        Raises:
+            TypeError: For an argument too many, unknown, given twice or missing.
+        """
+        if len(args) > len(self.names):
+            raise TypeError(
+                f"{self.name}: at most {len(self.names)} arguments {self.names}, got {len(args)}"
+            )
+        given = dict(zip(self.names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in self.names or name in given:
+                problem = "got twice" if name in given else "unknown"
+                raise TypeError(f"{self.name}: argument {name!r} {problem}; it takes {self.names}")
+            given[name] = value
+        operands = []
+        for name in self.operands:
+            if name not in given and name not in self.optional:
+                raise TypeError(f"{self.name}: operand {name!r} is missing")
+            operands.append(given.pop(name, None))
+        if self.rest is not None:
+            operands.extend(given.pop(self.rest))
+        return operands, self.complete(given)
+
+    def complete(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Give all attributes in order, in static form.
+
+        Raises:
+            TypeError: For one that is missing, or that is not static.
+        """
+        attrs = self.defaults | {name: static(self.name, name, v) for name, v in given.items()}
+        for name, value in attrs.items():
+            if value is MISSING:
+                raise TypeError(f"{self.name}: {name} is missing")
+        return attrs
