@@ -171,14 +171,14 @@ def value_and_grad(
 def settle(tree: Any, pull: Pullback) -> Any:
     """Take results off the tape, unless an outer derivative still needs them there."""
     leaves, rebuild = flatten(tree)
+    return rebuild([settled(x, pull.since, pull.outer) for x in leaves])
 
-    def off(x: Any) -> Any:
-        if not isinstance(x, Tensor) or x._node is None:
-            return x
-        needed = pull.outer and outer_nodes([x._node], pull.since)
-        return x if needed else x.detach()
 
-    return rebuild([off(x) for x in leaves])
+def settled(x: Any, since: int, outer: bool) -> Any:
+    """Give a result off the tape, unless it reaches nodes older than `since` and they count."""
+    if not isinstance(x, Tensor) or x._node is None or (outer and outer_nodes([x._node], since)):
+        return x
+    return x.detach()
 
 
 def grad(
@@ -245,6 +245,7 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
         cotangent(t, as_tensor(x, "jvp"), "jvp")
         for t, x in zip(flatten(tangents)[0], flat, strict=True)
     ]
+    since = serial()
     out, pull = vjp(f, *primals)
     outs, rebuild = flatten(out)
     outs = [o if isinstance(o, Tensor) else Tensor(o) for o in outs]
@@ -257,9 +258,10 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
         return total  # type: ignore[return-value]
 
     zeros = [zeros_like(o) for o in outs]
-    with Switch(recording=True):
+    with Switch(recording=True):  # the inner pass has to be recorded for the outer one
         pushed = grad(along, argnums=tuple(range(len(zeros))))(*zeros)
-    return out, rebuild([p if MODE.get().recording else p.detach() for p in pushed])
+    outer = MODE.get().recording
+    return out, rebuild([settled(p, since, outer) for p in pushed])
 
 
 def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
