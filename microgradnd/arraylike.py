@@ -35,7 +35,7 @@ def host_array(data: Any, floats: Any) -> np.ndarray:
         TypeError: For what is not made of real numbers.
         ValueError: For ragged lists.
     """
-    if isinstance(data, np.ma.MaskedArray):
+    if type(data).__name__ == "MaskedArray":  # numpy.ma itself is slow to import
         raise TypeError("masked arrays are not supported; use .filled() first")
     plain = isinstance(data, (np.ndarray, np.generic))
     try:

@@ -27,13 +27,13 @@ SAME = frozenset(
 OWN = frozenset(
     """
     astype copy erf erfc sigmoid log_softmax einsum getitem scatter_add setitem take take_along_axis
-    one_hot pick argmax_last count_classes check_indices
+    collect route one_hot pick max_and_winner count_classes check_indices
     """.split()
 )
 NAMES = SAME | OWN
 #: Names for forwards only: formulas need no taped twin of them.
 FORWARD_ONLY = frozenset(
-    {"argmax_last", "check_indices", "count_classes", "pick"}
+    {"check_indices", "count_classes", "max_and_winner", "pick"}
 )
 #: Names whose results depend on no operand's values: no gradient goes through them.
 CONSTANT = frozenset("zeros ones full zeros_like ones_like full_like arange eye one_hot".split())
@@ -107,13 +107,24 @@ def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
         hit = module.expand_dims(ids, axis) == module.reshape(module.arange(n), row)
         return hit.astype(dtype)
 
-    def argmax_last(x: Any) -> Any:
-        return module.argmax(x, axis=-1).astype(smallest(x.shape[-1]))
+    def max_and_winner(x: Any) -> Any:
+        winner = module.argmax(x, axis=-1)
+        return collect(x, winner), winner.astype(smallest(x.shape[-1]))
+
+    def collect(x: Any, winner: Any) -> Any:
+        places = module.expand_dims(winner.astype("int64"), -1)
+        return module.squeeze(module.take_along_axis(x, places, -1), -1)
+
+    def route(x: Any, winner: Any, pieces: int) -> Any:
+        hit = module.expand_dims(winner, -1) == module.arange(pieces)
+        return module.where(hit, module.expand_dims(x, -1), 0.0).astype(x.dtype, copy=False)
 
     functions |= {
         "astype": astype,
         "sigmoid": sigmoid,
-        "argmax_last": argmax_last,
+        "collect": collect,
+        "route": route,
+        "max_and_winner": max_and_winner,
         "log_softmax": log_softmax,
         "pick": pick,
         "one_hot": one_hot,

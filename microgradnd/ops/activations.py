@@ -78,23 +78,26 @@ def maxout(xp, x, /, pieces, axis=-1):
         raise TypeError(f"maxout: pieces must be an integer, got {pieces!r}")
     if pieces < 1:
         raise ValueError(f"maxout: pieces must be at least 1, got {pieces}")
-    grouped = xp.moveaxis(x, axis, -1)
+    grouped = _last(xp, x, axis, -1)
     size = grouped.shape[-1]
-    if size % pieces or not size:
-        raise ValueError(f"maxout: axis {axis} has size {size}, not divisible by {pieces}"
-                         if size else f"maxout: axis {axis} is empty")  # fmt: skip
+    if not size:
+        raise ValueError(f"maxout: axis {axis} is empty")
+    if size % pieces:
+        raise ValueError(f"maxout: axis {axis} has size {size}, not divisible by {pieces}")
     grouped = xp.reshape(grouped, (*grouped.shape[:-1], size // pieces, pieces))
-    winner = xp.argmax_last(grouped)
-    index = xp.astype(xp.expand_dims(winner, -1), "int64")
-    out = xp.squeeze(xp.take_along_axis(grouped, index, -1), -1)
-    return xp.moveaxis(out, -1, axis), (winner,)
+    out, winner = xp.max_and_winner(grouped)
+    return _last(xp, out, -1, axis), (winner,)
 
 
-def _to_winner(xp, g, winner, shapes, pieces, axis):
-    g = xp.expand_dims(xp.moveaxis(g, axis, -1), -1)
-    routed = xp.where(xp.expand_dims(winner, -1) == xp.arange(pieces), g, 0.0)
+def _last(xp, x, source, destination):
+    """`moveaxis` between the last axis and another; nothing where they are the same."""
+    return x if (destination - source) % x.ndim == 0 else xp.moveaxis(x, source, destination)
+
+
+def _to_winner(xp, g, winner, pieces, axis):
+    routed = xp.route(_last(xp, g, axis, -1), winner, pieces)
     flat = xp.reshape(routed, (*routed.shape[:-2], routed.shape[-2] * pieces))
-    return xp.moveaxis(flat, -1, axis)
+    return _last(xp, flat, -1, axis)
 
 
 maxout.vjp(x=_to_winner)

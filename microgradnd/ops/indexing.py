@@ -247,3 +247,19 @@ def _along_gradient(xp, g, indices, shapes, axis):
 
 
 take_along_axis.vjp(x=_along_gradient)
+
+
+@primitive(cases=((((2, 3), [[0, 2, 1], [1, 1, 0]]), {"pieces": 3}),))
+def route(xp, x, winner, /, pieces):
+    r"""Zeros with a new last axis of length `pieces`, and `x` at the winner's place along it."""
+    return xp.route(x, winner, pieces)
+
+
+@primitive(cases=((((2, 3, 4), [[0, 2, 1], [1, 3, 0]]), {}),))
+def collect(xp, x, winner, /):
+    r"""The elements at the winner's place along the last axis, which goes away."""
+    return xp.collect(x, winner)
+
+
+route.vjp(x=lambda xp, g, winner: xp.collect(g, winner))
+collect.vjp(x=lambda xp, g, winner, shapes: xp.route(g, winner, shapes[0][-1]))

@@ -1,1 +1,0 @@
-"""Generators of the pages and of the stub; each has `--check` for drift."""
