@@ -15,24 +15,76 @@ from typing import Any
 from . import backend, ops, random
 from .backend import Backend, BackendError
 from .functions import (
-    allclose, arange, asarray, eye, from_dlpack, full, full_like, is_tensor, linspace, ones,
-    ones_like, tensor, to, zeros, zeros_like,
-)  # fmt: skip
-from .modes import (
-    enable_grad, get_default_dtype, is_grad_enabled, no_grad, set_default_dtype,
-)  # fmt: skip
+    allclose,
+    arange,
+    asarray,
+    eye,
+    from_dlpack,
+    full,
+    full_like,
+    is_tensor,
+    linspace,
+    ones,
+    ones_like,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from .modes import enable_grad, get_default_dtype, is_grad_enabled, no_grad, set_default_dtype
 from .primitives import Primitive, primitive
-from .registry import COMPOSITES, REGISTRY
 from .random import Generator, manual_seed
+from .registry import COMPOSITES, REGISTRY
 from .tape import Tensor
 from .transforms import checkpoint, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 __version__ = "0.1.0"
+__all__ = [
+    "Backend",
+    "BackendError",
+    "Generator",
+    "Primitive",
+    "Tensor",
+    "allclose",
+    "arange",
+    "asarray",
+    "backend",
+    "checkpoint",
+    "detect_anomaly",
+    "enable_grad",
+    "eye",
+    "from_dlpack",
+    "full",
+    "full_like",
+    "get_default_dtype",
+    "grad",
+    "hessian",
+    "hvp",
+    "is_grad_enabled",
+    "is_tensor",
+    "jacobian",
+    "jvp",
+    "linspace",
+    "manual_seed",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "ops",
+    "primitive",
+    "random",
+    "set_default_dtype",
+    "tensor",
+    "testing",
+    "trace",
+    "value_and_grad",
+    "vjp",
+    "zeros",
+    "zeros_like",
+]
+__all__ += sorted(REGISTRY | COMPOSITES)
 
-globals().update(REGISTRY)
-globals().update(COMPOSITES)
+globals().update(REGISTRY | COMPOSITES)
 
-_LAZY = {"testing": "testing", "trace": "trace", "detect_anomaly": "trace"}
+_LAZY = {"trace": "tracing", "detect_anomaly": "tracing"}
 
 
 def __getattr__(name: str) -> Any:

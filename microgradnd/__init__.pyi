@@ -8,25 +8,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from . import (
-    arraylike as arraylike,
-    backend as backend,
-    functions as functions,
-    hooks as hooks,
-    inplace as inplace,
-    modes as modes,
-    operands as operands,
-    ops as ops,
-    primitives as primitives,
-    protocols as protocols,
-    random as random,
-    registry as registry,
-    signatures as signatures,
-    tape as tape,
-    testing as testing,
-    trace as trace,
-    transforms as transforms,
-)
+from . import backend as backend, ops as ops, random as random, testing as testing
 from .backend.interface import Backend as Backend, BackendError as BackendError
 from .functions import (
     allclose as allclose,
@@ -57,7 +39,6 @@ from .random import Generator as Generator, manual_seed as manual_seed
 from .registry import COMPOSITES as COMPOSITES, REGISTRY as REGISTRY
 from .surface import Operand
 from .tape import Tensor as Tensor
-from .trace import detect_anomaly as detect_anomaly
 from .transforms import (
     checkpoint as checkpoint,
     grad as grad,
@@ -124,7 +105,7 @@ def astype(x: Operand, dtype: DTypeLike) -> Tensor:
 
 
 def binary_cross_entropy_with_logits(
-    x: Operand, target: Operand, pos_weight: Operand | None = None, reduction: str = 'mean'
+    x: Operand, target: Operand, pos_weight: Operand | None = None, reduction: str = "mean"
 ) -> Tensor:
     r"""Cross-entropy of a sigmoid, :math:`-w\,t\ln\sigma(x) - (1 - t)\ln(1 - \sigma(x))`, reduced.
 
@@ -176,6 +157,10 @@ def clip(
     """
 
 
+def collect(x: Operand, winner: Operand) -> Tensor:
+    """The elements at the winner's place along the last axis, which goes away."""
+
+
 def concatenate(xs: Sequence[Operand], axis: int = 0) -> Tensor:
     """Arrays joined along an axis that they have."""
 
@@ -204,7 +189,7 @@ def cross_entropy(
     target: Operand,
     weight: Operand | None = None,
     ignore_index: int = -100,
-    reduction: str = 'mean',
+    reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
     r"""Cross-entropy of softmax, :math:`-\sum_c w_c\,t_c \ln\mathrm{softmax}(x)_c`, reduced.
@@ -286,7 +271,7 @@ def floor_divide(x: Operand, y: Operand) -> Tensor:
     r"""The quotient rounded down, :math:`\lfloor x / y \rfloor`; it has no gradient."""
 
 
-def gelu(x: Operand, approximate: str = 'none') -> Tensor:
+def gelu(x: Operand, approximate: str = "none") -> Tensor:
     r"""Gaussian error linear unit, :math:`x\,\Phi(x)`; `approximate="tanh"` is the usual formula.
 
     Source: Hendrycks and Gimpel (2016).
@@ -340,7 +325,7 @@ def hardshrink(x: Operand, lambd: float = 0.5) -> Tensor:
     r"""The operand where :math:`|x| > \lambda`, 0 elsewhere."""
 
 
-def huber(x: Operand, target: Operand, delta: float = 1.0, reduction: str = 'mean') -> Tensor:
+def huber(x: Operand, target: Operand, delta: float = 1.0, reduction: str = "mean") -> Tensor:
     r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`.
 
     Raises:
@@ -368,7 +353,7 @@ def isnan(x: Operand) -> Tensor:
     """Whether the element is not a number."""
 
 
-def l1(x: Operand, target: Operand, reduction: str = 'mean') -> Tensor:
+def l1(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
     """The absolute error, :math:`|x - t|`, reduced; its slope at 0 is 0.
 
     Raises:
@@ -521,7 +506,7 @@ def moveaxis(x: Operand, source: int | Sequence[int], destination: int | Sequenc
     """Some axes moved to other places, the rest keeping their order."""
 
 
-def mse(x: Operand, target: Operand, reduction: str = 'mean') -> Tensor:
+def mse(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
     """The squared error, :math:`(x - t)^2`, reduced.
 
     Raises:
@@ -542,7 +527,7 @@ def nll(
     target: Operand,
     weight: Operand | None = None,
     ignore_index: int = -100,
-    reduction: str = 'mean',
+    reduction: str = "mean",
 ) -> Tensor:
     r"""The negative log-likelihood of class numbers, :math:`-w_t \ln p_t`, reduced.
 
@@ -610,6 +595,10 @@ def remainder(x: Operand, y: Operand) -> Tensor:
 
 def reshape(x: Operand, *shape: int | Sequence[int]) -> Tensor:
     """The same elements in another shape; one length may be -1."""
+
+
+def route(x: Operand, winner: Operand, pieces: int) -> Tensor:
+    """Zeros with a new last axis of length `pieces`, and `x` at the winner's place along it."""
 
 
 def rrelu(
@@ -756,7 +745,7 @@ def tanhshrink(x: Operand) -> Tensor:
     r"""The operand less its hyperbolic tangent, :math:`x - \tanh x`."""
 
 
-def tensordot(x: Operand, y: Operand, axes: int | Sequence[Any] | None = 2) -> Tensor:
+def tensordot(x: Operand, y: Operand, axes: int | Sequence[int] | None = 2) -> Tensor:
     """The sum over some axes of `x` and as many of `y`; an integer means the last and the first.
 
     Raises:
@@ -768,7 +757,7 @@ def threshold(x: Operand, threshold: float, value: Operand) -> Tensor:
     """The operand above a threshold, a fixed value below or at it."""
 
 
-def transpose(x: Operand, *axes: int | Sequence[Any] | None) -> Tensor:
+def transpose(x: Operand, *axes: int | Sequence[int] | None) -> Tensor:
     """The axes in another order (reversed if none is given)."""
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import backend as backends
 from .backend import Backend
+
+if TYPE_CHECKING:
+    from .surface import Surface  # a stub, generated: the operators and methods by name
+else:
+    Surface = object
 from .registry import REGISTRY
 
 FLOATS = "efd"
@@ -155,7 +160,7 @@ def _rebuild(kind: Any, values: np.ndarray, backend: str, requires_grad: bool) -
         return kind(values, requires_grad=requires_grad)
 
 
-class ArrayLike:
+class ArrayLike(Surface):
     """The array side of a Tensor; the engine's side is in `tape`."""
 
     __slots__ = ()

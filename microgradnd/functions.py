@@ -130,7 +130,9 @@ def full_like(x: Any, value: Any, dtype: Any = None) -> Tensor:
     return _like("full", x, dtype, value)
 
 
-def allclose(x: Any, y: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+def allclose(
+    x: Any, y: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
     r"""Say whether :math:`|x - y| \le atol + rtol |y|` everywhere."""
     x, y = asarray(x), asarray(y)
     if x.backend is not y.backend:

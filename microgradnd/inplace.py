@@ -72,7 +72,8 @@ class Writable:
 
         def write() -> None:
             (_, v, *indices), attrs = setitem.front(self, index, value)
-            self._array[decode(attrs["key"], (getattr(i, "_array", i) for i in indices))] = getattr(v, "_array", v)
+            place = decode(attrs["key"], (getattr(i, "_array", i) for i in indices))
+            self._array[place] = getattr(v, "_array", v)
 
         self._write("x[index] = value", write, lambda: setitem(self, index, value))
 

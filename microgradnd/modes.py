@@ -55,12 +55,12 @@ class Switch:
 
 
 def no_grad(function: Any = None) -> Any:
-    """Compute without recording: `with no_grad():`, `@no_grad` or `@no_grad()`."""
+    """Compute without recording; a context manager, and a decorator with or without brackets."""
     return Switch(recording=False) if function is None else Switch(recording=False)(function)
 
 
 def enable_grad(function: Any = None) -> Any:
-    """Record again inside `no_grad`: `with enable_grad():`, `@enable_grad` or `@enable_grad()`."""
+    """Record again inside `no_grad`; a context manager, and a decorator."""
     return Switch(recording=True) if function is None else Switch(recording=True)(function)
 
 

@@ -35,6 +35,7 @@ def composite(*, numpy: Any = None, method: bool = False) -> Callable[..., Any]:
 
 
 def define_operator(op: Any, name: str) -> None:
+    """Give Tensor a Python operator, with its reflected and in-place forms."""
     fast = op.fast
     setattr(Tensor, f"__{name}__", fast)
     if name not in REFLECTED:
@@ -53,6 +54,7 @@ def define_operator(op: Any, name: str) -> None:
 
 
 def define_method(op: Any, name: str) -> None:
+    """Give Tensor a method that calls a primitive."""
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         return op(self, *args, **kwargs)
 

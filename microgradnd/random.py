@@ -27,7 +27,8 @@ __all__ = [
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    return tuple(operator.index(n) for n in (shape if isinstance(shape, (tuple, list)) else [shape]))
+    sizes = shape if isinstance(shape, (tuple, list)) else [shape]
+    return tuple(operator.index(n) for n in sizes)
 
 
 class Generator:

@@ -136,7 +136,7 @@ class Surface:
     def to(self, target: Any) -> Tensor:
         """Give the tensor on another backend (`"numpy"`, `"cupy"`) or in another dtype."""
 
-    def transpose(self, *axes: int | Sequence[Any] | None) -> Tensor:
+    def transpose(self, *axes: int | Sequence[int] | None) -> Tensor:
         """The axes in another order (reversed if none is given)."""
 
     def var(

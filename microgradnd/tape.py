@@ -277,7 +277,7 @@ def reverse(
             number = -heappop(heap)
             node, g, ours = pending.pop(number)
             if node.hooks is not None:
-                tensor = run_hooks(node, g if taped else wrap(g), taped)
+                tensor = run_hooks(node, g if taped else wrap(backend.asarray(g)), taped)
                 g = tensor if taped else tensor._array
                 del tensor
             if watch is not None:
@@ -355,7 +355,7 @@ def sum_to(xp: Any, g: Any, shape: tuple[int, ...]) -> Any:
     """Sum a gradient down to an operand's shape: the transpose of broadcasting."""
     lead = g.ndim - len(shape)
     if g.shape[lead:] == shape:
-        return xp.sum(g, axis=tuple(range(lead)))
+        return xp.sum(g, axis=tuple(range(lead))) if lead else g
     axes = tuple(
         i for i, n in enumerate(g.shape) if i < lead or (shape[i - lead] == 1 and n != 1)
     )

@@ -11,13 +11,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import numpy as np
-
 from .arraylike import cotangent
 from .modes import MODE, Switch
-from .primitives import Primitive
-from .registry import REGISTRY
 from .random import default_generator
+from .registry import REGISTRY
 from .tape import Node, Tensor, pick_each, reverse, serial, wrap
 
 # ----------------------------------------------------------------------------- trees

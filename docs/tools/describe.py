@@ -27,7 +27,7 @@ EMPTY = inspect.Parameter.empty
 
 #: Types of parameters by name, where neither an annotation nor the default says more.
 TYPES = {
-    "axes": "int | Sequence[Any] | None",
+    "axes": "int | Sequence[int] | None",
     "condition": "Operand",
     "destination": "int | Sequence[int]",
     "dtype": "DTypeLike",
@@ -53,6 +53,11 @@ TYPES = {
 }
 
 
+def literal(value: Any) -> str:
+    """A default as it is written in our source, text in double quotes."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
 @dataclass
 class Parameter:
     """One parameter of a public signature."""
@@ -65,13 +70,13 @@ class Parameter:
     def __str__(self) -> str:
         stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
         text = f"{stars.get(self.kind, '')}{self.name}: {self.annotation}"
-        return text if self.default is EMPTY else f"{text} = {self.default!r}"
+        return text if self.default is EMPTY else f"{text} = {literal(self.default)}"
 
     @property
     def plain(self) -> str:
         """The parameter without its type."""
         star = "*" if self.kind is inspect.Parameter.VAR_POSITIONAL else ""
-        return star + self.name + ("" if self.default is EMPTY else f"={self.default!r}")
+        return star + self.name + ("" if self.default is EMPTY else f"={literal(self.default)}")
 
 
 def _annotation(op: Any, p: inspect.Parameter, operand: bool) -> str:
@@ -83,9 +88,10 @@ def _annotation(op: Any, p: inspect.Parameter, operand: bool) -> str:
         many = isinstance(op, mg.Primitive) and (op.view or op.data.get("kind") == "reduction")
         several = "int | Sequence[int]" if many else "int"
         return several + (" | None" if p.default is None else "")
+    if p.name == "xs" and p.kind is p.VAR_POSITIONAL:
+        return "Operand"
     if p.name in TYPES:
-        return TYPES[p.name].replace("Sequence[Operand]", "Operand") if (
-            p.kind is p.VAR_POSITIONAL) else TYPES[p.name]  # fmt: skip
+        return TYPES[p.name]
     if isinstance(p.default, (bool, int, float, str)):
         return type(p.default).__name__
     return "Any"

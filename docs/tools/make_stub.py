@@ -9,12 +9,13 @@ rest as what its module says. `surface.pyi` holds the operators and methods that
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from types import ModuleType
 from typing import Any
 
-from describe import ROOT, Parameter, docstring, emit, joined, mg, parameters, report, returns
+from describe import ROOT, Parameter, docstring, emit, joined, mg, parameters, report, returns, tree
 from microgradnd.protocols import REFLECTED
 from microgradnd.tape import Tensor
 
@@ -124,19 +125,28 @@ def package() -> str:
     imports: dict[str, list[str]] = {}
     functions, constants = [], []
     lazy = mg._LAZY
+    chosen = [
+        alias.name
+        for node in tree(mg).body
+        if isinstance(node, ast.ImportFrom) and not node.module
+        for alias in node.names
+    ]  # submodules that are public, unlike those that are merely imported by others
     for name in sorted({*vars(mg), *lazy}):
         if name.startswith("_") and name != "__version__":
             continue
-        value = vars(mg).get(name)
+        try:
+            value = getattr(mg, name)
+        except ModuleNotFoundError:
+            continue
         if name in mg.REGISTRY or name in mg.COMPOSITES:
             if (mg.REGISTRY.get(name) or mg.COMPOSITES.get(name)) is value:
                 params = joined(parameters(value), str)
                 functions.append(define(name, params, returns(value), docstring(value)))
-        elif name in lazy:
-            imports.setdefault("." if lazy[name] == name else f".{lazy[name]}", []).append(name)
         elif isinstance(value, ModuleType):
-            if value.__name__.startswith("microgradnd."):
+            if name in lazy or name in chosen:
                 imports.setdefault(".", []).append(name)
+        elif name in lazy:
+            imports.setdefault(f".{lazy[name]}", []).append(name)
         elif isinstance(value, str):
             constants.append(f"{name}: str\n")
         elif name in ("REGISTRY", "COMPOSITES"):

@@ -58,7 +58,7 @@ class Backend:
         """Wait until everything that was asked for is done; report faults found on the device."""
 
     def bits(self, key: tuple[int, int], counter: int, n: int) -> Any:
-        """Give `n` raw 64-bit words of Philox4x64-10 from word `counter` on, as an own uint64 array.
+        """Give `n` raw 64-bit words of Philox4x64-10 from word `counter` on, an own uint64 array.
 
         Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
         """

@@ -11,24 +11,30 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-SAME = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SAME = _words(
     """
     add subtract multiply divide floor_divide remainder power negative positive absolute sign sqrt
     square reciprocal exp exp2 expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh
     tanh arcsinh arccosh arctanh maximum minimum logaddexp
     equal not_equal less less_equal greater greater_equal
-    logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor invert isnan isinf isfinite
+    logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor invert
+    isnan isinf isfinite
     where clip sum prod max min mean any all argmax argmin cumsum
     reshape transpose swapaxes moveaxis expand_dims squeeze broadcast_to concatenate stack flip
     zeros ones full zeros_like ones_like full_like arange eye
     matmul
-    """.split()
+    """
 )
-OWN = frozenset(
+OWN = _words(
     """
     astype copy erf erfc sigmoid log_softmax einsum getitem scatter_add setitem take take_along_axis
     collect route one_hot pick max_and_winner count_classes check_indices
-    """.split()
+    """
 )
 NAMES = SAME | OWN
 #: Names for forwards only: formulas need no taped twin of them.
@@ -36,7 +42,7 @@ FORWARD_ONLY = frozenset(
     {"check_indices", "count_classes", "max_and_winner", "pick"}
 )
 #: Names whose results depend on no operand's values: no gradient goes through them.
-CONSTANT = frozenset("zeros ones full zeros_like ones_like full_like arange eye one_hot".split())
+CONSTANT = _words("zeros ones full zeros_like ones_like full_like arange eye one_hot")
 #: What a formula may ask of an array besides operators and comparisons.
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "size"})
 

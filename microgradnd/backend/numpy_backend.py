@@ -13,6 +13,7 @@ from . import special
 from .interface import Backend
 from .namespace import build
 
+
 @lru_cache(256)
 def _small_ones(n: int, dtype: Any) -> np.ndarray:
     row = np.ones(n, dtype)

@@ -228,7 +228,7 @@ celu.vjp(x=lambda xp, g, x, out, alpha: xp.where(x > 0, g, g * (out / alpha + 1.
 
 @primitive(elementwise=True, kinks=(0,), conventions=(at(0, SELU_SCALE * SELU_ALPHA),))
 def selu(xp, x, /):
-    r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, whose fixed point is mean 0, variance 1.
+    r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, with fixed point mean 0, variance 1.
 
     Source: Klambauer et al., Self-normalizing neural networks (NIPS 2017).
     """
@@ -366,7 +366,7 @@ def squareplus(xp, x, /, b=4.0):
 
 
 def _root(xp, x, b):
-    """:math:`\\sqrt{x^2 + b}` without overflow: beyond 1e4 the scale is taken out."""
+    r""":math:`\sqrt{x^2 + b}` without overflow: beyond 1e4 the scale is taken out."""
     big = xp.maximum(xp.absolute(x), 1e2)
     small = x / big
     return xp.where(xp.isinf(x), xp.absolute(x), big * xp.sqrt(small * small + b / big / big))
@@ -493,7 +493,7 @@ def _exponentials(xp, x, axis):
     reference=lambda x, axis=-1: np.exp(x) / np.sum(np.exp(x), axis=axis, keepdims=True),
 )
 def softmax(xp, x, /, axis=-1):
-    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`, along an axis; NaN if all are -inf."""
+    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf."""
     e = _exponentials(xp, x, axis)
     return e / xp.sum(e, axis=axis, keepdims=True)
 

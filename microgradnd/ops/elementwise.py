@@ -133,7 +133,7 @@ def _power_slope(xp, x, y):
 
 
 def _log_or_zero(xp, x):
-    """:math:`\\ln x`, and 0 at 0."""
+    r""":math:`\ln x`, and 0 at 0."""
     if isinstance(x, (int, float)):
         return math.log(x) if x > 0 else 0.0 if x == 0 else math.nan
     zero = x == 0

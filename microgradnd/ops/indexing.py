@@ -13,7 +13,7 @@ import numpy as np
 from ..arraylike import to_array
 from ..backend.namespace import ARRAY
 from ..primitives import primitive
-from ..tape import Tensor, raw
+from ..tape import Tensor, raw, sum_to
 
 FULL = (None, None, None)
 
@@ -46,7 +46,7 @@ def encode(x, index):
 
 def _index_array(x, item):
     if isinstance(item, float) or item is False or item is True or isinstance(item, str):
-        raise IndexError(f"getitem: {item!r} is no index; use integers, slices, arrays, ... or None")
+        raise IndexError(f"getitem: {item!r} is no index; use integers, slices, arrays or None")
     if isinstance(item, (list, tuple, range)):
         item = np.asarray(item)
         item = item.astype(int) if item.size == 0 else item
@@ -84,7 +84,9 @@ def _check(xp, where, x, key, indices):
         else:
             size = x.shape[axis]
             if isinstance(item, int) and not -size <= item < size:
-                raise IndexError(f"{where}: axis {axis}: index {item} is out of bounds for size {size}")
+                raise IndexError(
+                    f"{where}: axis {axis}: index {item} is out of bounds for size {size}"
+                )
             axis += 1
 
 
@@ -148,12 +150,14 @@ scatter_add.vjp(v=lambda xp, g, indices, key: xp.getitem(g, indices, key))
 
 def _written_gradient(xp, g, indices, shapes, key):
     got = xp.getitem(g, indices, key)
-    shape = shapes[1]
-    lead = got.ndim - len(shape)
-    axes = tuple(
-        i for i, n in enumerate(got.shape) if i < lead or (shape[i - lead] == 1 and n != 1)
-    )
-    return xp.reshape(xp.sum(got, axis=axes), shape) if axes else got
+    if any(i.dtype.kind != "b" for i in indices):  # where an index repeats, the last value stays
+        n = 1
+        for length in got.shape:
+            n *= length
+        number = xp.reshape(xp.arange(n), got.shape)
+        written = xp.setitem(xp.full(shapes[0], -1, dtype="int64"), number, indices, key)
+        got = xp.where(xp.getitem(written, indices, key) == number, got, 0.0)
+    return sum_to(xp, got, shapes[1])
 
 
 @primitive(

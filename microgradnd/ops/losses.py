@@ -93,11 +93,7 @@ huber.vjp(
 def binary_cross_entropy_with_logits(xp, x, target, pos_weight=None, /, reduction="mean"):
     r"""Cross-entropy of a sigmoid, :math:`-w\,t\ln\sigma(x) - (1 - t)\ln(1 - \sigma(x))`, reduced.
 
-    Args:
-        x: Logits.
-        target: Probabilities of the same shape.
-        pos_weight: Weight of the positive part; broadcasts.
-        reduction: "mean", "sum" or "none".
+    Takes logits, probabilities of the same shape, and a weight of the positive part (broadcasts).
 
     Raises:
         ValueError: If the shapes differ.
@@ -235,13 +231,9 @@ def cross_entropy(
     The class axis is 1 (0 for a single example). A mean over class numbers is weighted, as
     PyTorch's.
 
-    Args:
-        x: Logits, (N, C) or (N, C, ...) or (C,).
-        target: Class numbers of shape (N, ...), or probabilities of the logits' shape.
-        weight: A weight per class, (C,).
-        ignore_index: Class number of examples that do not count.
-        reduction: "mean", "sum" or "none".
-        label_smoothing: Share of the target spread evenly over the classes.
+    Takes logits of shape (N, C), (N, C, ...) or (C,); class numbers of shape (N, ...) or
+    probabilities of the logits' shape; a weight per class, (C,). Examples of class `ignore_index`
+    do not count; `label_smoothing` is the share of a target that is spread over all classes.
 
     Raises:
         IndexError: For a class number outside 0..C-1.

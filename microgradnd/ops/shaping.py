@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def _size(shape):
     view=True,
     numpy=np.reshape,
     method=True,
-    front=lambda x, *shape: ((x,), {"shape": _ints(*shape)}),
+    front=lambda x, *sizes, shape=None: ((x,), {"shape": _ints(*(sizes or (shape,)))}),
     cases=((((3, 4),), {"shape": (2, 6)}), (((3, 4),), {"shape": (-1,)}),
            (((1,),), {"shape": ()})),
 )  # fmt: skip
@@ -49,7 +50,7 @@ reshape.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
     view=True,
     numpy=np.transpose,
     method=True,
-    front=lambda x, *axes: ((x,), {"axes": _ints(*axes) if axes else None}),
+    front=lambda x, *order, axes=None: ((x,), {"axes": _ints(*(order or (axes,)))}),
     cases=((((2, 3, 4),), {"axes": (2, 0, 1)}), (((2, 3),), {}), (((2, 3),), {"axes": (-1, 0)})),
 )
 def transpose(xp, x, /, axes=None):
@@ -67,7 +68,12 @@ def _inverse(axes, n):
 transpose.vjp(x=lambda xp, g, axes: xp.transpose(g, _inverse(axes, g.ndim)))
 
 
-@primitive(view=True, numpy=np.swapaxes, method=True, cases=((((2, 3, 4),), {"axis1": 0, "axis2": -1}),))
+@primitive(
+    view=True,
+    numpy=np.swapaxes,
+    method=True,
+    cases=((((2, 3, 4),), {"axis1": 0, "axis2": -1}),),
+)
 def swapaxes(xp, x, /, axis1, axis2):
     r"""Two axes exchanged."""
     return xp.swapaxes(x, axis1, axis2)
@@ -120,7 +126,7 @@ squeeze.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
 @primitive(
     view=True,
     numpy=np.broadcast_to,
-    front=lambda x, *shape: ((x,), {"shape": _ints(*shape)}),
+    front=lambda x, *sizes, shape=None: ((x,), {"shape": _ints(*(sizes or (shape,)))}),
     cases=((((3, 1),), {"shape": (2, 3, 4)}), (((),), {"shape": (3,)})),
 )
 def broadcast_to(xp, x, /, shape):
@@ -200,7 +206,7 @@ def split(xp, x, /, sections, axis=0):
     at = ((None, None, None),) * (axis % x.ndim)
     return [
         xp.copy(xp.getitem(x, (), (*at, (a, b, None))))
-        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+        for a, b in pairwise(cuts)
     ]
 
 
