@@ -102,8 +102,21 @@ def accuracy(parameters, x, y):
     return (network(parameters, x).argmax(axis=1) == y).mean().item()
 
 
+def shape(pieces, bias, images):
+    """Give one Maxout unit along the direction in which its pieces differ most.
+
+    The direction goes through the mean image. Returns where the images lie along it, a grid of
+    such places, and the value of each piece on that grid.
+    """
+    direction = np.linalg.svd(pieces - pieces.mean(0))[2][0]
+    centre = images.mean(0)
+    along = (images - centre) @ direction
+    grid = np.linspace(along.min(), along.max(), 200)
+    return along, grid, (centre + grid[:, None] * direction) @ pieces.T + bias
+
+
 def picture(path, losses, parameters, images, title):
-    """Draw the loss, and six hidden units along the direction in which their pieces differ most."""
+    """Draw the loss, and the six hidden units that share their range best among their pieces."""
     try:
         import matplotlib
     except ImportError:
@@ -111,37 +124,35 @@ def picture(path, losses, parameters, images, title):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    weight, bias = (p.detach().to("numpy").numpy() for p in parameters[:2])
+    units = weight.T.reshape(UNITS, PIECES, -1)
+    shapes = [shape(*unit, images) for unit in zip(units, bias.reshape(UNITS, -1), strict=True)]
+    wins = [np.bincount(lines.argmax(1), minlength=PIECES) for _, _, lines in shapes]
+    chosen = np.argsort([-np.minimum(w, 50).sum() for w in wins], kind="stable")[:6]
+
     figure, axes = plt.subplot_mosaic(
-        [["loss", 0, 1, 2], ["loss", 3, 4, 5]], figsize=(11, 4.8), width_ratios=[1.6, 1, 1, 1],
+        [["loss", 0, 1, 2], ["loss", 3, 4, 5]], figsize=(11, 5), width_ratios=[1.5, 1, 1, 1],
         layout="constrained",
     )  # fmt: skip
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=12)
     axes["loss"].semilogy(range(1, len(losses) + 1), losses, color="tab:blue")
-    axes["loss"].set(xlabel="epoch", ylabel="mean cross-entropy", title="Training loss")
+    axes["loss"].set(xlabel="epoch", ylabel="mean cross-entropy", title="training loss")
     axes["loss"].grid(alpha=0.3)
-    weight, bias = (p.detach().numpy() for p in parameters[:2])
-    values = (images @ weight + bias).reshape(len(images), UNITS, PIECES)
-    used = (values.argmax(2)[..., None] == np.arange(PIECES)).mean(0)
-    busiest = np.argsort(np.minimum(used, 0.25).sum(1), kind="stable")[::-1][:6]
-    for place, unit in enumerate(busiest):
-        pieces = weight.reshape(-1, UNITS, PIECES)[:, unit].T
-        direction = np.linalg.svd(pieces - pieces.mean(0))[2][0]
-        centre = images.mean(0)
-        along = (images - centre) @ direction
-        t = np.linspace(along.min(), along.max(), 200)
-        lines = (centre + t[:, None] * direction) @ pieces.T + bias.reshape(UNITS, PIECES)[unit]
-        ax = axes[place]
-        ax.plot(t, lines, color="0.6", linewidth=0.9, label=["pieces", *[None] * (PIECES - 1)])
-        ax.plot(t, lines.max(1), color="tab:red", linewidth=2, label="their maximum")
-        twin = ax.twinx()
-        twin.hist(along, 30, color="tab:blue", alpha=0.18)
-        twin.set(yticks=[], ylim=(0, 3 * twin.get_ylim()[1]))
+    for place, unit in enumerate(chosen):
+        ax, (along, grid, lines) = axes[place], shapes[unit]
+        thin = ax.plot(grid, lines, color="0.6", linewidth=0.9)[0]
+        (thick,) = ax.plot(grid, lines.max(1), color="tab:red", linewidth=2)
+        behind = ax.twinx()
+        counts, _, bars = behind.hist(along, 30, color="tab:blue", alpha=0.18)
+        behind.set(yticks=[], ylim=(0, 3 * counts.max()))
         ax.set_title(f"unit {unit}", fontsize=9)
         ax.tick_params(labelsize=8)
         if place >= 3:
             ax.set_xlabel("input along one direction", fontsize=9)
-        if place == 0:
-            ax.legend(fontsize=8, loc="upper center")
+        if place % 3 == 0:
+            ax.set_ylabel("output", fontsize=9)
+    names = ["a piece (linear)", "the unit: the largest piece", "where the training images lie"]
+    figure.legend([thin, thick, bars], names, loc="outside lower right", ncols=3, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

@@ -24,7 +24,7 @@ from typing import Any
 from .backend import BY_TYPE
 from .inplace import Storage, storage_of
 from .modes import MODE
-from .operands import NUMBERS, PLAIN, admit, explain, mixed, place
+from .operands import ERRORS, NUMBERS, PLAIN, admit, explain, mixed, place
 from .protocols import define_method, define_operator
 from .registry import OVERRIDES, REGISTRY
 from .signatures import MISSING, Signature
@@ -178,6 +178,7 @@ class Primitive:
     # --- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Apply the primitive by its public signature."""
         if self.simple and not kwargs and len(args) == len(self.operands):
             return self.fast(*args)
         if self.front is None:
@@ -204,7 +205,9 @@ class Primitive:
         backend, arrays = place(self.name, arrays, homes)
         try:
             out = self.forward(backend.xp, *arrays, **attrs)
-        except (ValueError, TypeError, IndexError) as error:
+        except ERRORS as error:
+            if str(error).startswith(self.name):
+                raise
             raise explain(self, error, arrays) from error
         residuals: Any = ()
         if self.residuals:
@@ -285,7 +288,9 @@ def _fast(op: Primitive) -> Callable[..., Any]:
         backend = BY_TYPE[type(array)]
         try:
             out = forward(backend.xp, array)
-        except (ValueError, TypeError, IndexError) as error:
+        except ERRORS as error:
+            if str(error).startswith(op.name):
+                raise
             raise explain(op, error, [array]) from error
         if type(out) is not backend.array_type:
             out = backend.asarray(out)
@@ -307,7 +312,9 @@ def _fast(op: Primitive) -> Callable[..., Any]:
             return op.apply((x, y), op.defaults)
         try:
             out = forward(backend.xp, a, b)
-        except (ValueError, TypeError, IndexError) as error:
+        except ERRORS as error:
+            if str(error).startswith(op.name):
+                raise
             raise explain(op, error, [a, b]) from error
         if type(out) is not backend.array_type:
             out = backend.asarray(out)

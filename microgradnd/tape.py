@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from . import backend as backends
-from .arraylike import ArrayLike, check_gradient, cotangent, to_array
+from .arraylike import ArrayLike, cotangent, to_array
 from .backend.namespace import CONSTANT, FORWARD_ONLY, NAMES
-from .hooks import Hookable, run_hooks
+from .gradients import HasGradient, run_hooks
 from .inplace import Storage, Writable, storage_of
 from .modes import MODE, Switch
 from .registry import REGISTRY
@@ -84,7 +84,7 @@ def raw(x: Any) -> Any:
     return x._array if isinstance(x, Tensor) else x
 
 
-class Tensor(Writable, Hookable, ArrayLike):
+class Tensor(Writable, HasGradient, ArrayLike):
     """An n-dimensional array that remembers how it was made.
 
     Operators, methods and NumPy's functions act on it as on a NumPy array; `backward` then gives
@@ -114,15 +114,6 @@ class Tensor(Writable, Hookable, ArrayLike):
         if requires_grad:
             self.requires_grad_()
 
-    @property
-    def requires_grad(self) -> bool:
-        """Whether operations on this tensor are recorded."""
-        return self._node is not None
-
-    @requires_grad.setter
-    def requires_grad(self, flag: bool) -> None:
-        self.requires_grad_(flag)
-
     def requires_grad_(self, flag: bool = True) -> Tensor:
         """Start (or stop) recording what is computed from this leaf; gives the tensor itself."""
         if flag and self._node is None:
@@ -140,23 +131,6 @@ class Tensor(Writable, Hookable, ArrayLike):
                 )
             self._node = None
         return self
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether no recorded operation made this tensor."""
-        return self._node is None or self._node.op is None
-
-    @property
-    def grad(self) -> Tensor | None:
-        """The gradient that `backward` left here (a Tensor), or None."""
-        return None if self._node is None else self._node.grad
-
-    @grad.setter
-    def grad(self, value: Tensor | None) -> None:
-        if value is not None:
-            check_gradient(value, self)
-        if self._node is not None:
-            self._node.grad = value
 
     def backward(
         self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False

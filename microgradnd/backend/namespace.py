@@ -78,7 +78,9 @@ def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
         return x.astype(dtype, copy=False)
 
     def getitem(x: Any, indices: Any, key: Any) -> Any:
-        return x[decode(key, indices)]
+        index = decode(key, indices)
+        # NumPy gives a number for a full set of integers; with `...` it gives a view, as CuPy does.
+        return x[index] if indices or Ellipsis in index else x[(*index, ...)]
 
     def setitem(x: Any, v: Any, indices: Any, key: Any) -> Any:
         out = x.copy()

@@ -18,6 +18,8 @@ INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 TANH_SCALE = math.sqrt(2.0 / math.pi)
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
+#: By item size: numbers whose squares are finite.
+SQUARABLE = {2: 200.0, 4: 1e18, 8: 1e150}
 #: Below this exp(x) is 0 even in float64; x is held above it where it meets such a factor.
 UNDERFLOW = -800.0
 
@@ -48,6 +50,9 @@ def at(point, gradient, case=None, **attrs):
          ([1.0, 0.0, 1.0, 0.0],)),
         ("maxout with a NaN", ([1.0, math.nan, 2.0, math.nan],), {"pieces": 2},
          ([0.0, 1.0, 0.0, 1.0],)),
+    ),
+    reference=lambda x, pieces, axis=-1: np.stack(
+        [np.max(group, axis) for group in np.split(x, x.shape[axis] // pieces, axis)], axis
     ),
 )  # fmt: skip
 def maxout(xp, x, /, pieces, axis=-1):
@@ -159,6 +164,7 @@ leaky_relu.vjp(x=lambda xp, g, x, negative_slope: xp.where(x > 0, g, g * negativ
     elementwise=True,
     kinks={"x": (0,)},
     conventions=(("at 0, slope 0.25", ([0.0], [0.25]), {}, ([0.25], [0.0])),),
+    reference=lambda x, slope: np.maximum(x, 0.0) + slope * np.minimum(x, 0.0),
 )
 def prelu(xp, x, slope, /):
     r"""Parametric relu: :math:`x` if :math:`x > 0`, else `slope` times `x`; the slope is learned.
@@ -185,11 +191,12 @@ def _rrelu_arguments(x, lower=1 / 8, upper=1 / 3, training=False, generator=None
 
 @primitive(elementwise=True, kinks={"x": (0,)}, front=_rrelu_arguments,
            domain={"x": (-3, 3), "slope": (0.1, 0.4)},
-           conventions=(("at 0, slope 0.25", ([0.0], [0.25]), {}, ([0.25], None)),))
+           conventions=(("at 0, slope 0.25", ([0.0], [0.25]), {}, ([0.25], None)),),
+           reference=lambda x, slope: np.maximum(x, 0.0) + slope * np.minimum(x, 0.0))
 def rrelu(xp, x, slope, /):
-    r"""Randomized leaky relu: the slope is drawn from U(lower, upper) in training, else the mean.
+    r"""Randomized leaky relu: :math:`x` if :math:`x > 0`, else `slope` times :math:`x`.
 
-    Called as `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`.
+    The slope is drawn from U(lower, upper) in training, else it is the mean of these. Called as `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`.
     Source: Xu et al. (2015).
     """
     return xp.where(x > 0, x, x * slope)
@@ -247,7 +254,7 @@ selu.vjp(
     defaults_for_tests={"threshold": 0.1, "value": 20.0},
 )
 def threshold(xp, x, /, threshold, value):
-    r"""The operand above a threshold, a fixed value below or at it."""
+    r"""The operand above a threshold, a value elsewhere: :math:`x` if :math:`x > t`, else `value`."""
     return xp.where((x > threshold) | (x != x), x, value)
 
 
@@ -299,7 +306,10 @@ tanh.vjp(x=lambda g, out: g * (1.0 - out * out))
     conventions=(at(-1, 0), at(1, 0)),
 )
 def hard_tanh(xp, x, /, min_val=-1.0, max_val=1.0):
-    r"""The operand held between two values, its slope there taken as 0 (unlike `clip`)."""
+    r"""The operand held between two values, :math:`\min(\max(x, a), b)`.
+
+    Its slope at the two values is taken as 0 (unlike that of `clip`).
+    """
     return xp.clip(x, min_val, max_val)
 
 
@@ -310,8 +320,16 @@ hard_tanh.vjp(
 
 @primitive(elementwise=True)
 def tanhshrink(xp, x, /):
-    r"""The operand less its hyperbolic tangent, :math:`x - \tanh x`."""
-    return x - xp.tanh(x)
+    r"""The operand less its hyperbolic tangent, :math:`x - \tanh x`, exact near 0.
+
+    There by Lambert's continued fraction, :math:`\tanh x = x / (1 + x^2 / (3 + x^2 / (5 + ...)))`.
+    """
+    near = xp.clip(x, -1.0, 1.0)
+    square = near * near
+    tail = square / 17.0
+    for odd in (15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0):
+        tail = square / (odd + tail)
+    return xp.where(xp.absolute(x) < 1.0, near * (tail / (1.0 + tail)), x - xp.tanh(x))
 
 
 tanhshrink.vjp(x=lambda xp, g, x: g * xp.square(xp.tanh(x)))
@@ -322,7 +340,8 @@ tanhshrink.vjp(x=lambda xp, g, x: g * xp.square(xp.tanh(x)))
 )
 def softshrink(xp, x, /, lambd=0.5):
     r"""The operand moved towards 0 by lambda: :math:`x \mp \lambda` outside, 0 inside."""
-    return xp.where(x > lambd, x - lambd, xp.where(x < -lambd, x + lambd, 0.0 * x))
+    inside = xp.where(x != x, x, 0.0)  # a NaN stays
+    return xp.where(x > lambd, x - lambd, xp.where(x < -lambd, x + lambd, inside))
 
 
 softshrink.vjp(x=lambda xp, g, x, lambd: xp.where((x > lambd) | (x < -lambd), g, 0.0))
@@ -361,15 +380,16 @@ softplus.vjp(x=lambda xp, g, out, beta: -g * xp.expm1(-beta * out))
 @primitive(elementwise=True)
 def squareplus(xp, x, /, b=4.0):
     r"""An algebraic smooth relu, :math:`(x + \sqrt{x^2 + b}) / 2`, exact for large negative `x`."""
-    root = _root(xp, x, b)
-    return 0.5 * xp.where(x < 0, b / (root + xp.absolute(x)), root + x)
+    z = _squarable(xp, x)
+    root = xp.where(z == x, xp.sqrt(z * z + b), xp.absolute(x))
+    half = 0.5 * root + 0.5 * xp.absolute(x)  # halved first: the sum may overflow
+    return xp.where(x < 0, 0.25 * b / half, half)
 
 
-def _root(xp, x, b):
-    r""":math:`\sqrt{x^2 + b}` without overflow: beyond 1e4 the scale is taken out."""
-    big = xp.maximum(xp.absolute(x), 1e2)
-    small = x / big
-    return xp.where(xp.isinf(x), xp.absolute(x), big * xp.sqrt(small * small + b / big / big))
+def _squarable(xp, x):
+    """The operand held where its square is finite; beyond, b is nothing beside it."""
+    limit = SQUARABLE.get(x.dtype.itemsize, SQUARABLE[2])
+    return xp.clip(x, -limit, limit)
 
 
 squareplus.vjp(x=lambda xp, g, x, b: g * _squareplus_slope(xp, x, b))
@@ -377,7 +397,7 @@ squareplus.vjp(x=lambda xp, g, x, b: g * _squareplus_slope(xp, x, b))
 
 def _squareplus_slope(xp, x, b):
     # (1 + x / sqrt(x^2 + b)) / 2, and for negative x the same without cancellation.
-    x = xp.clip(x, -1e9, 1e9)
+    x = _squarable(xp, x)
     root = xp.sqrt(x * x + b)
     return 0.5 * xp.where(x < 0, b / (root * (root - xp.minimum(x, 0.0))), 1.0 + x / root)
 

@@ -11,7 +11,7 @@ import operator
 import numpy as np
 
 from ..arraylike import to_array
-from ..backend.namespace import ARRAY
+from ..backend.namespace import ARRAY, decode
 from ..primitives import primitive
 from ..tape import Tensor, raw, sum_to
 
@@ -115,7 +115,13 @@ INDEX_CASES = (
 )
 
 
-@primitive(view=True, method="__getitem__", front=_getitem_front, cases=INDEX_CASES)
+@primitive(
+    view=True,
+    method="__getitem__",
+    front=_getitem_front,
+    cases=INDEX_CASES,
+    reference=lambda x, *indices, key: x[decode(key, indices)],
+)
 def getitem(xp, x, /, *indices, key):
     r"""The elements at an index: numbers, slices, `...`, `None`, integer and boolean arrays.
 
@@ -139,7 +145,19 @@ SCATTER_CASES = tuple(
 )
 
 
-@primitive(cases=SCATTER_CASES)
+def _added(v, *indices, shape, key):
+    out = np.zeros(shape)
+    np.add.at(out, decode(key, indices), v)
+    return out
+
+
+def _written(x, v, *indices, key):
+    out = x.copy()
+    out[decode(key, indices)] = v
+    return out
+
+
+@primitive(cases=SCATTER_CASES, reference=_added)
 def scatter_add(xp, v, /, *indices, shape, key):
     r"""Zeros of a shape, with `v` added at an index; where the index repeats, values add up."""
     return xp.scatter_add(v, indices, shape, key)
@@ -166,8 +184,10 @@ def _written_gradient(xp, g, indices, shapes, key):
         (((4, 3), (3,)), {"key": (1,)}),
         (((4, 3), ()), {"key": (Ellipsis, (None, None, -2))}),
         (((4, 3), (2, 3), [0, 2]), {"key": (ARRAY,)}),
+        (((4, 3), (2, 3), [1, 1]), {"key": (ARRAY,)}),
         (((4, 3), (1, 3), [True, False, True, True]), {"key": (ARRAY,)}),
     ),
+    reference=_written,
 )
 def setitem(xp, x, v, /, *indices, key):
     r"""A copy of `x` with `v` (broadcast) written at an index: what `x[index] = v` records."""
@@ -253,13 +273,19 @@ def _along_gradient(xp, g, indices, shapes, axis):
 take_along_axis.vjp(x=_along_gradient)
 
 
-@primitive(cases=((((2, 3), [[0, 2, 1], [1, 1, 0]]), {"pieces": 3}),))
+@primitive(
+    cases=((((2, 3), [[0, 2, 1], [1, 1, 0]]), {"pieces": 3}),),
+    reference=lambda x, winner, pieces: x[..., None] * (winner[..., None] == np.arange(pieces)),
+)
 def route(xp, x, winner, /, pieces):
     r"""Zeros with a new last axis of length `pieces`, and `x` at the winner's place along it."""
     return xp.route(x, winner, pieces)
 
 
-@primitive(cases=((((2, 3, 4), [[0, 2, 1], [1, 3, 0]]), {}),))
+@primitive(
+    cases=((((2, 3, 4), [[0, 2, 1], [1, 3, 0]]), {}),),
+    reference=lambda x, winner: np.take_along_axis(x, winner[..., None], -1)[..., 0],
+)
 def collect(xp, x, winner, /):
     r"""The elements at the winner's place along the last axis, which goes away."""
     return xp.collect(x, winner)

@@ -1,4 +1,7 @@
-"""Hooks: looking at a gradient, or changing it, when the reverse pass has it complete."""
+"""Gradients as a user sees them: the flag that asks for one, `grad`, and hooks.
+
+Hooks look at a gradient, or change it, when the reverse pass has it complete.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,46 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from .arraylike import cotangent
+from .arraylike import check_gradient, cotangent
 from .modes import Switch
 
 _number = count(1).__next__
 RETAIN = "retain"  # stands among the hooks of a node whose gradient is kept
 
 
-class Hookable:
-    """The side of a Tensor that takes hooks; they live on its node."""
+class HasGradient:
+    """The side of a Tensor that shows its node: flag, gradient and hooks all live there."""
 
     __slots__ = ()
 
     _node: Any
+    requires_grad_: Callable[[bool], Any]
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on this tensor are recorded."""
+        return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, flag: bool) -> None:
+        self.requires_grad_(flag)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor."""
+        return self._node is None or self._node.op is None
+
+    @property
+    def grad(self) -> Any:
+        """The gradient that `backward` left here (a Tensor), or None."""
+        return None if self._node is None else self._node.grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None:
+            check_gradient(value, self)
+        if self._node is not None:
+            self._node.grad = value
 
     def register_hook(self, hook: Callable[[Any], Any]) -> Callable[[], None]:
         """Call `hook(gradient)` when this tensor's gradient is complete; what it gives replaces it.
