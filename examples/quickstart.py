@@ -84,9 +84,11 @@ class PlainProgress:
 
     def __init__(self, n):
         self.n = n
+        self.done = 0
 
     def __iter__(self):
-        for self.done in range(1, self.n + 1):
+        while self.done < self.n:
+            self.done += 1
             yield self.done - 1
         print(file=sys.stderr)
 

@@ -101,6 +101,7 @@ def to_array(
         kind = backends.named("cupy" if data.__dlpack_device__()[0] == 2 else "numpy")
         data = kind.from_dlpack(data)
     if kind is None or kind.name == "numpy":
+        floats = dtype if dtype is not None and np.dtype(dtype).kind == "f" else floats
         host = host_array(data, floats)
         copy = copy and host is data
         data, kind = host, backends.named("numpy")

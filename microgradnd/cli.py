@@ -7,7 +7,8 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from importlib import import_module
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,12 @@ def info() -> int:
     row("NumPy", np.__version__)
     row("platform", f"{platform.system()} {platform.machine()}")
     print("\nbackends")
-    for name, state in backend.available().items():
-        found = find_spec(name) is not None
-        row(f"  {name}", f"importable: {'yes' if found else 'no'}, usable: "
-            + ("yes" if state == "ok" else f"no\n{'':{width}} {state}"))  # fmt: skip
-    chosen, code = choice()
+    states = backend.available()
+    for name, state in states.items():
+        importable = "yes" if name in sys.modules else "no"  # `available` has tried
+        usable = "yes" if state == "ok" else f"no\n{'':{width}} {state}"
+        row(f"  {name}", f"importable: {importable}, usable: {usable}")
+    chosen, code = choice(states)
     row("  chosen", chosen)
     print("\nlinear algebra")
     for name, value in blas().items():
@@ -56,14 +58,15 @@ def info() -> int:
     return code
 
 
-def choice() -> tuple[str, int]:
+def choice(states: dict[str, str]) -> tuple[str, int]:
     """Say which backend new arrays go to and why, and give the exit code that follows."""
     wanted = os.environ.get("MICROGRADND_BACKEND", "")
     how = f"MICROGRADND_BACKEND={wanted}" if wanted.strip() else "MICROGRADND_BACKEND is not set"
     try:
         return f"{backend.get().name} ({how})", 0
     except (ValueError, backend.BackendError) as error:
-        return f"none: {error}", 1
+        why = str(error)
+        return f"none ({how}): {'see above' if why in states.values() else why}", 1
 
 
 def blas() -> dict[str, str]:
@@ -95,10 +98,10 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def loaded_blas() -> dict[str, Any] | None:
     """Give what threadpoolctl says of the BLAS that is loaded; None if it is not installed."""
     try:
-        from threadpoolctl import threadpool_info
+        pools: list[dict[str, Any]] = import_module("threadpoolctl").threadpool_info()
     except ImportError:
         return None
-    found = [pool for pool in threadpool_info() if pool.get("user_api") == "blas"]
+    found = [pool for pool in pools if pool.get("user_api") == "blas"]
     return found[0] if found else {}
 
 

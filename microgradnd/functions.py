@@ -193,6 +193,7 @@ def _attach() -> None:
     """Give Tensor the methods and properties that are made of primitives."""
     for name, function in {
         "to": to,
+        "copy": lambda x: REGISTRY["copy"](x),
         "T": property(lambda x: REGISTRY["transpose"](x), doc="The axes in reverse order."),
         "mT": property(
             lambda x: REGISTRY["swapaxes"](x, -1, -2), doc="The last two axes exchanged."

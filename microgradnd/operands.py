@@ -15,6 +15,10 @@ NUMBERS = frozenset({float, int, bool})  # weak: they take the dtype of the arra
 PLAIN = frozenset({float, int, bool, type(None)})  # operands that stay as they are
 
 
+class Inadmissible(TypeError):
+    """Something that cannot be an operand."""
+
+
 def static(where: str, name: str, value: Any) -> Any:
     """Give an attribute in hashable form: lists as tuples, NumPy's numbers as Python's.
 
@@ -50,8 +54,8 @@ def admit(where: str, x: Any) -> Any:
     if type(x).__module__.partition(".")[0] == "cupy":
         return backends.of(x) and x
     if isinstance(x, complex):
-        raise TypeError(f"{where}: complex numbers are not supported, got {x}")
-    raise TypeError(
+        raise Inadmissible(f"{where}: complex numbers are not supported, got {x}")
+    raise Inadmissible(
         f"{where}: a {type(x).__module__}.{type(x).__qualname__} is no operand; convert it with "
         "mg.asarray() or mg.tensor()"
     )

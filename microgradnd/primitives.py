@@ -83,6 +83,7 @@ class Primitive:
             front or residuals or outputs or view or self.rest or self.signature.optional
             or MISSING in self.defaults.values()
         )  # fmt: skip
+        self.plain = PLAIN if self.signature.optional else NUMBERS
         self.fast = _fast(self)
         self.numpy = numpy if isinstance(numpy, tuple) else (numpy,)
         self.operator, self.method = operator, self.name if method is True else method or None
@@ -198,7 +199,7 @@ class Primitive:
                 array, parent = x._array, x._node
                 recorded = recorded or parent is not None
             else:
-                array, parent = x if type(x) in PLAIN else admit(self.name, x), None
+                array, parent = x if type(x) in self.plain else admit(self.name, x), None
             arrays.append(array)
             parents.append(parent)
             homes.append(BY_TYPE.get(type(array)))
@@ -235,8 +236,8 @@ class Primitive:
         guards: Any = ()
         if self.needs:
             n = len(self.operands)
-            if self.simple:
-                kept = self.save((out, *arrays, *self.defaults.values(), None))
+            if attrs is None and not self.keeps_shapes:
+                kept = self.save((out, *arrays, *self.defaults.values()))
             else:
                 fixed = arrays if self.rest is None else (*arrays[:n], arrays[n:])
                 values = (self.defaults if attrs is None else attrs).values()

@@ -8,7 +8,7 @@ from typing import Any
 
 from .arraylike import host_array
 from .modes import MODE
-from .operands import PLAIN, admit
+from .operands import NUMBERS, Inadmissible, admit
 from .registry import COMPOSITES, OVERRIDES, REGISTRY
 from .tape import Tensor, raw
 
@@ -37,14 +37,21 @@ def composite(*, numpy: Any = None, method: bool = False) -> Callable[..., Any]:
 def define_operator(op: Any, name: str) -> None:
     """Give Tensor a Python operator, with its reflected and in-place forms."""
     fast = op.fast
-    setattr(Tensor, f"__{name}__", fast)
+
+    def compare(x: Tensor, y: Any) -> Any:
+        try:
+            return fast(x, y)
+        except Inadmissible:  # `tensor == None` is a question that has an answer
+            return NotImplemented
+
+    setattr(Tensor, f"__{name}__", compare if name in ("eq", "ne") else fast)
     if name not in REFLECTED:
         return
     setattr(Tensor, f"__r{name}__", lambda x, y: fast(y, x))
     in_place = getattr(operators, f"__i{name}__")
 
     def write(x: Tensor, y: Any) -> Tensor:
-        value = y if type(y) in PLAIN else raw(y) if isinstance(y, Tensor) else admit(name, y)
+        value = y if type(y) in NUMBERS else raw(y) if isinstance(y, Tensor) else admit(name, y)
         if type(value) is list:
             value = x.backend.asarray(host_array(value[0], MODE.get().default_dtype))
         return x._write(f"in-place {op.name}", lambda: in_place(x._array, value),

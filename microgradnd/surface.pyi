@@ -38,7 +38,7 @@ class Surface:
         """The index of the first smallest element (a NaN counts as smallest)."""
 
     def astype(self, dtype: DTypeLike) -> Tensor:
-        """The same values in another dtype; the gradient comes back in the operand's."""
+        """The same values, :math:`x`, in another dtype; the gradient comes back in the operand's."""
 
     def clip(
         self,
@@ -53,6 +53,7 @@ class Surface:
     def clone(self) -> Tensor:
         """A copy in memory of its own, on the tape."""
 
+    def copy(self) -> Tensor: ...
     def cumsum(self, axis: int | None = None) -> Tensor:
         r"""The running sum along an axis, :math:`y_i = \sum_{j \le i} x_j`; flattened without one."""
 
@@ -101,7 +102,9 @@ class Surface:
     def relu(self) -> Tensor:
         r"""Rectified linear unit, :math:`\max(x, 0)`; its slope at 0 is taken as 0, a NaN stays."""
 
-    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+    def reshape(
+        self, *sizes: int | Sequence[int], shape: int | Sequence[int] | None = None
+    ) -> Tensor:
         """The same elements in another shape; one length may be -1."""
 
     def sigmoid(self) -> Tensor:
@@ -111,7 +114,7 @@ class Surface:
         r"""Sigmoid-weighted linear unit (swish), :math:`x\,\sigma(x)`."""
 
     def softmax(self, axis: int = -1) -> Tensor:
-        r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`, along an axis; NaN if all are -inf."""
+        r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf."""
 
     def squeeze(self, axis: int | Sequence[int] | None = None) -> Tensor:
         """Axes of length 1 taken away (all of them, or the given ones)."""
@@ -136,7 +139,9 @@ class Surface:
     def to(self, target: Any) -> Tensor:
         """Give the tensor on another backend (`"numpy"`, `"cupy"`) or in another dtype."""
 
-    def transpose(self, *axes: int | Sequence[int] | None) -> Tensor:
+    def transpose(
+        self, *order: int | Sequence[int] | None, axes: int | Sequence[int] | None = None
+    ) -> Tensor:
         """The axes in another order (reversed if none is given)."""
 
     def var(

@@ -73,6 +73,11 @@ def wrap(array: Any, node: Node | None = None, storage: Storage | None = None) -
     return self
 
 
+def wrap_gradient(g: Any) -> Tensor:
+    """Make a Tensor of a raw gradient, which on NumPy may be a number for 0-d arrays."""
+    return wrap(g if type(g) in backends.BY_TYPE else np.asarray(g))
+
+
 def pick_each(node: Node, outs: list[Any]) -> list[Tensor]:
     """Make the results of a node that has several: one node each, which picks it."""
     picks = [Node(PICK, (node,), (i,), (), o.shape, o.dtype) for i, o in enumerate(outs)]
@@ -251,14 +256,16 @@ def reverse(
             number = -heappop(heap)
             node, g, ours = pending.pop(number)
             if node.hooks is not None:
-                tensor = run_hooks(node, g if taped else wrap(backend.asarray(g)), taped)
+                tensor = run_hooks(node, g if taped else wrap_gradient(g), taped)
                 g = tensor if taped else tensor._array
                 del tensor
             if watch is not None:
                 watch.gradient(node, g)
-            home = backends.BY_TYPE.get(type(g._array if taped and node.op is None else g))
+            probe = next(h for h in g if h is not None) if type(g) is list else g
+            home = backends.BY_TYPE.get(type(probe._array if taped else probe))
             if home is not backend and home is not None:  # the graph crossed to another backend
                 backend, xp = home, taped_namespace(home) if taped else home.xp
+            del probe
             if number in targets if targets is not None else node.op is None:
                 if not taped:
                     alone = ours or (g.base is None and getrefcount(g) == ALONE)

@@ -12,10 +12,11 @@ from functools import wraps
 from typing import Any
 
 from .arraylike import cotangent
+from .inplace import storage_of
 from .modes import MODE, Switch
 from .random import default_generator
 from .registry import REGISTRY
-from .tape import Node, Tensor, pick_each, reverse, serial, wrap
+from .tape import Node, Tensor, pick_each, reverse, serial, wrap, wrap_gradient
 
 # ----------------------------------------------------------------------------- trees
 
@@ -242,8 +243,9 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
         cotangent(t, as_tensor(x, "jvp"), "jvp")
         for t, x in zip(flatten(tangents)[0], flat, strict=True)
     ]
-    since = serial()
-    out, pull = vjp(f, *primals)
+    outer, since = MODE.get().recording, serial()
+    with Switch(recording=True):  # the inner pass has to be recorded for the outer one
+        out, pull = vjp(f, *primals)
     outs, rebuild = flatten(out)
     outs = [o if isinstance(o, Tensor) else Tensor(o) for o in outs]
 
@@ -255,10 +257,12 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
         return total  # type: ignore[return-value]
 
     zeros = [zeros_like(o) for o in outs]
-    with Switch(recording=True):  # the inner pass has to be recorded for the outer one
+    with Switch(recording=True):
         pushed = grad(along, argnums=tuple(range(len(zeros))))(*zeros)
-    outer = MODE.get().recording
-    return out, rebuild([settled(p, since, outer) for p in pushed])
+    return (
+        rebuild([settled(o, since, outer) for o in flatten(out)[0]]),
+        rebuild([settled(p, since, outer) for p in pushed]),
+    )
 
 
 def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
@@ -296,7 +300,7 @@ def jacobian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
         out = out if isinstance(out, Tensor) else Tensor(out)
         xp = x.backend.xp
         basis = xp.reshape(xp.eye(out.size, dtype=out.dtype), (out.size, *out.shape))
-        rows = [pull(wrap(basis[i]))[0] for i in range(out.size)]
+        rows = [pull(wrap(basis[i, ...]))[0] for i in range(out.size)]
         shape = (*out.shape, *x.shape)
         if not rows:
             return wrap(xp.zeros(shape, dtype=x.dtype))
@@ -333,7 +337,7 @@ class Replay:
                 outs = self.function()
         finally:
             generator.state = now
-        cts = [h if taped else wrap(h) for h in (g if self.outputs else [g])]
+        cts = [h if taped else wrap_gradient(h) for h in (g if self.outputs else [g])]
         seeds = [(o._node, ct) for o, ct in zip(outs, cts, strict=True) if o._node is not None]
         targets = frozenset(p.serial for p in node.parents)
         with Switch(recording=taped):
@@ -352,22 +356,30 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     def run(*xs: Any, **kwargs: Any) -> Any:
         state = default_generator().state
         since = serial()
-        out = f(*xs, **kwargs)
-        outs, rebuild = flatten(out)
-        roots = [o._node for o in outs if isinstance(o, Tensor) and o._node is not None]
-        parents = outer_nodes(roots, since)
+        leaves, rebuild = flatten(f(*xs, **kwargs))
+        outs = [o for o in leaves if isinstance(o, Tensor) and o._node is not None]
+        parents = outer_nodes([o._node for o in outs], since)
         if not parents:
-            return out
+            return rebuild(leaves)
 
         def again() -> list[Tensor]:
-            return flatten(f(*xs, **kwargs))[0]
+            return [o for o, known in zip(flatten(f(*xs, **kwargs))[0], leaves, strict=True)
+                    if isinstance(known, Tensor) and known._node is not None]  # fmt: skip
 
-        single = len(outs) == 1
-        op = Replay(again, state, single)
-        if single:
+        op = Replay(again, state, len(outs) == 1)
+        guards = [
+            (version := storage_of(x).version, version[0])
+            for x in flatten([xs, kwargs])[0]
+            if isinstance(x, Tensor)
+        ]
+        if len(outs) == 1:
             o = outs[0]
-            return rebuild([wrap(o._array, Node(op, parents, (), (), o.shape, o.dtype))])
-        node = Node(op, parents, (), (), [o.shape for o in outs], [o.dtype for o in outs])
-        return rebuild(pick_each(node, [o._array for o in outs]))
+            made = [wrap(o._array, Node(op, parents, (), guards, o.shape, o.dtype))]
+        else:
+            shapes, dtypes = [o.shape for o in outs], [o.dtype for o in outs]
+            node = Node(op, parents, (), guards, shapes, dtypes)
+            made = pick_each(node, [o._array for o in outs])
+        numbers = {id(o): m for o, m in zip(outs, made, strict=True)}
+        return rebuild([numbers.get(id(o), o) for o in leaves])
 
     return run

@@ -35,7 +35,7 @@ UNARY = "neg pos abs invert".split()
 INDEXED = {"getitem": 1, "setitem": 2, "scatter_add": 1}
 
 
-class Unrecordable(TypeError):
+class Unrecordable(RuntimeError):
     """An operation needs values, and a recording has none."""
 
     def __init__(self, name: str, why: str = "it needs values"):
@@ -57,13 +57,13 @@ class Call(NamedTuple):
     Attributes:
         name: A function of `xp`, or `operator.<name>` for Python's operators.
         args, options: Its arguments, with a `Slot` in place of every array.
-        output: The number of the value that it gives, or None (for a check).
+        outputs: The numbers of the values that it gives: one, or several, or (a check) none.
     """
 
     name: str
     args: Any
     options: dict[str, Any]
-    output: int | None
+    outputs: list[int]
 
     @property
     def inputs(self) -> list[int]:
@@ -73,7 +73,7 @@ class Call(NamedTuple):
     def __repr__(self) -> str:
         words = [*map(repr, self.args), *(f"{k}={v!r}" for k, v in self.options.items())]
         call = f"{self.name}({', '.join(words)})"
-        return call if self.output is None else f"v{self.output} = {call}"
+        return f"{', '.join(f'v{n}' for n in self.outputs)} = {call}" if self.outputs else call
 
 
 def leaves(tree: Any) -> Any:
@@ -154,14 +154,14 @@ class Program:
             if result is low_x:  # given back as it is
                 return x
         template = swap(args, slot), {k: swap(v, slot) for k, v in options.items()}
-        if result is None:
-            self.calls.append(Call(name, *template, None))
-            return None
-        result = np.asarray(result)
-        shared = (x for low_x, x in dummies if np.may_share_memory(result, low_x))
-        out = self.value(result.shape, result.dtype, next(shared, None))
-        self.calls.append(Call(name, *template, out.number))
-        return out
+        several = isinstance(result, tuple)
+        outs = []
+        for part in result if several else () if result is None else (result,):
+            part = np.asarray(part)
+            shared = (x for low_x, x in dummies if np.may_share_memory(part, low_x))
+            outs.append(self.value(part.shape, part.dtype, next(shared, None)))
+        self.calls.append(Call(name, *template, [out.number for out in outs]))
+        return tuple(outs) if several else outs[0] if outs else None
 
 
 def slot(x: Any) -> Any:
@@ -194,8 +194,8 @@ def replay(program: Program, arrays: list[np.ndarray]) -> list[np.ndarray]:
         for call in program.calls:
             options = {k: swap(v, fetch) for k, v in call.options.items()}
             result = function(call.name)(*swap(call.args, fetch), **options)
-            if call.output is not None:
-                values[call.output] = np.asarray(result)
+            several = result if isinstance(result, tuple) else (result,)
+            values.update(zip(call.outputs, map(np.asarray, several), strict=False))
     return [values[out.number] for out in program.outputs]
 
 
@@ -354,7 +354,8 @@ class Recorder(Backend):
         raise Unrecordable("from_dlpack")
 
     def shares_memory(self, x: Recorded, y: Recorded) -> bool:
-        return x is y or x.base is y or (x.base or x) is (y.base or y)
+        roots = [a if a.base is None else a.base for a in (x, y)]
+        return roots[0] is roots[1]
 
     def bits(self, key: tuple[int, int], counter: int, n: int) -> Recorded:
         return self.program.call("bits", (key, counter, n))

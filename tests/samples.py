@@ -1,7 +1,7 @@
-"""Operands for every primitive of the registry, and its gradients to second order, on any backend.
+"""Calls of every primitive and composite, and their gradients to second order, on any backend.
 
-The operands come from the entries themselves (`cases`, `domain`, `dtypes`, `variants`), so a new
-primitive is covered as soon as it is declared. They are drawn from a seed: the same everywhere.
+The operands are those of `microgradnd.testing`, made from the entries of the registry: a new
+primitive is covered as soon as it is declared. They come from a seed, the same on every backend.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ import microgradnd as mg
 import numpy as np
 from microgradnd.registry import COMPOSITES, REGISTRY
 from microgradnd.tape import Tensor
+from microgradnd.testing import cases, make
 
-#: What is elementwise is tried on pairs that broadcast, on scalars and on nothing.
-SHAPES = (((2, 3), (3,), (2, 1)), ((), (2,), ()), ((0, 2), (2,), (1, 2)))
-#: Attributes without a default, where the entry has no `defaults_for_tests`.
-ATTRIBUTES = {"astype": {"dtype": np.dtype("float64")}}
 #: Operands for what is composed of primitives.
 COMPOSED = {
     "mfm": ([(2, 4)], {}),
@@ -28,10 +25,13 @@ COMPOSED = {
     "dot": ([(2, 3), (4, 3, 2)], {}),
     "tensordot": ([(2, 3, 4), (4, 3, 2)], {"axes": ((1, 2), (1, 0))}),
 }
+#: Every primitive and composite that microgradnd itself declares.
+NAMES = [n for n, op in REGISTRY.items() if op.__module__.startswith("microgradnd.ops.")]
+NAMES += COMPOSITES
 
 
 class Sample(NamedTuple):
-    """One call of a primitive: host arrays (or None) as operands, and attributes."""
+    """One call: host arrays, Python's numbers or None as operands, and attributes."""
 
     name: str
     operands: list[Any]
@@ -39,89 +39,56 @@ class Sample(NamedTuple):
 
     @property
     def masked(self) -> bool:
-        """Whether a boolean array is an index here: values then decide the shapes."""
+        """Whether a boolean array is an index here: values then decide a shape."""
         op = REGISTRY.get(self.name)
-        rest = self.operands[len(op.operands) :] if op and op.rest == "indices" else []
-        return any(array.dtype.kind == "b" for array in rest)
+        indices = self.operands[len(op.operands) :] if op and op.rest == "indices" else []
+        return any(array.dtype.kind == "b" for array in indices)
 
     def __str__(self) -> str:
-        shapes = ",".join("-" if a is None else f"{a.dtype}{a.shape}" for a in self.operands)
-        return f"{self.name}({shapes} {self.attributes})".replace(" {}", "")
-
-
-def draw(rng: Any, domain: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Random numbers of a domain: floats inside it, or integers or booleans."""
-    dtype = np.dtype(dtype)
-    if domain == "mask" or dtype.kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
-    if dtype.kind in "iu":
-        low = 0 if dtype.kind == "u" else -3
-        return rng.integers(1 if isinstance(domain, tuple) and domain[0] > 0 else low, 4, shape).astype(
-            dtype
-        )
-    return rng.uniform(*(domain or (-3, 3)), shape).astype(dtype)
+        operands = (
+            f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else repr(x)
+            for x in self.operands
+        )  # fmt: skip
+        options = (f"{k}={v!r}" for k, v in self.attributes.items())
+        return f"{self.name}({', '.join([*operands, *options])})"
 
 
 def samples(name: str, dtype: Any = "float32") -> list[Sample]:
-    """Give calls of a primitive or composite on operands of a dtype (floats; indices stay)."""
+    """Give calls of a primitive or composite; floats among the operands get this dtype."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
+
+    def cast(x: Any) -> Any:
+        return x.astype(dtype) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+
     if name in COMPOSITES:
         shapes, attributes = COMPOSED[name]
-        return [Sample(name, [draw(rng, None, s, dtype) for s in shapes], attributes)]
+        return [Sample(name, [cast(rng.uniform(-3, 3, s)) for s in shapes], attributes)]
     op = REGISTRY[name]
-    domains = op.data.get("domain")
-
-    def domain(i: int) -> Any:
-        operand = op.operands[i] if i < len(op.operands) else op.rest
-        return domains.get(operand) if isinstance(domains, dict) else domains
-
-    def operand(i: int, what: Any) -> Any:
-        if isinstance(what, tuple):
-            return draw(rng, domain(i), what, dtype)
-        return np.asarray(what)
-
-    if not op.elementwise:
-        return [
-            Sample(name, [operand(i, what) for i, what in enumerate(operands)], attributes)
-            for operands, attributes in op.data["cases"]
-        ]
-    kinds = op.data.get("dtypes", "f")
-    if "f" not in kinds:
-        dtype = "int64"
-    attributes = ATTRIBUTES.get(name, op.data.get("defaults_for_tests", {}))
-    calls = [
-        Sample(name, [draw(rng, domain(i), s, dtype) for i, s in enumerate(row)], attributes | more)
-        for row in (shapes[: len(op.operands)] for shapes in SHAPES)
-        for more in op.data.get("variants", ({},))
-    ]
-    full = calls[0].operands
-    for optional in op.signature.optional:  # each operand that may be left out, left out
-        row = [None if o == optional else x for o, x in zip(op.operands, full, strict=True)]
-        calls.append(Sample(name, row, attributes))
-    if "f" in kinds and len(op.operands) == 2 and not op.signature.optional:
-        calls.append(Sample(name, [full[0], 2.0], attributes))  # Python's numbers are weak
-        calls.append(Sample(name, [2.0, full[0]], attributes) if domain(0) is None else calls[0])
+    calls = []
+    for shapes, attributes in cases(op):
+        operands = list(map(cast, make(op, shapes, attributes, rng, 2).operands))
+        if op.rest is None:
+            operands += [None] * (len(op.operands) - len(operands))
+        calls.append(Sample(name, operands, attributes))
+    if op.elementwise and len(op.operands) == 2:  # Python's numbers are weak
+        x, y = calls[-1].operands
+        number = 2.0 if x.dtype.kind == "f" else 2
+        calls += [Sample(name, [x, number], {}), Sample(name, [number, y], {})]
     return calls
 
 
-def has_gradient(op: Any, operand: Any) -> bool:
-    """Whether an operand is a float array."""
-    return hasattr(operand, "dtype") and operand.dtype.kind == "f"
-
-
-def wanted(sample: Sample) -> list[bool]:
-    """Which operands a gradient is asked of: every float array."""
-    return [hasattr(x, "dtype") and x.dtype.kind == "f" for x in sample.operands]
-
-
-def cotangents(sample: Sample, like: list[Any]) -> list[Any]:
-    """Random cotangents of the results, and of the operands for the second order."""
-    rng = np.random.default_rng(7)
-    return [draw(rng, (0.5, 2.0), x.shape, x.dtype) if x is not None else None for x in like]
+def place_all(sample: Sample, place: Any, leaves: bool = True) -> list[Any]:
+    """Give the operands as Tensors over `place(host array)`; floats require a gradient."""
+    return [
+        mg.asarray(place(x)).requires_grad_(leaves and x.dtype.kind == "f")
+        if isinstance(x, np.ndarray)
+        else x
+        for x in sample.operands
+    ]
 
 
 def call(sample: Sample, operands: list[Any]) -> list[Tensor]:
-    """Run a sample on these operands; gives the list of its results."""
+    """Run a sample on these operands, past the front; gives the list of its results."""
     if sample.name in COMPOSITES:
         out = COMPOSITES[sample.name](*operands, **sample.attributes)
     else:
@@ -130,62 +97,60 @@ def call(sample: Sample, operands: list[Any]) -> list[Tensor]:
     return out if isinstance(out, list) else [out]
 
 
+def weights(like: list[Any]) -> list[np.ndarray]:
+    """Random cotangents in the shape and dtype of Tensors, on the host."""
+    rng = np.random.default_rng(7)
+    return [np.asarray(rng.uniform(0.5, 2.0, x.shape)).astype(x.dtype) for x in like]
+
+
 class Results(NamedTuple):
-    """What a sample gave: lists of Tensors, None for an operand without a gradient."""
+    """What a sample gave: Tensors, or None for an operand without a gradient.
+
+    `first` are gradients by the formulas on raw arrays, `taped` the same on Tensors, `second` those
+    of a weighted sum of `taped`.
+    """
 
     outs: list[Any]
     first: list[Any]
     taped: list[Any]
     second: list[Any]
 
+    def each(self) -> list[Any]:
+        """All of them in one list."""
+        return [*self.outs, *self.first, *self.taped, *self.second]
 
-def differentiate(sample: Sample, place: Any, order: int = 2) -> Results:
-    """Run a sample, its formulas on raw arrays, on Tensors, and those of the formulas.
 
-    Args:
-        sample: The call.
-        place: Gives a host array as a raw array of the backend wanted.
-        order: 0 for the values alone, 1 for the gradients too, 2 for gradients of gradients too.
-    """
-    leaves = [
-        mg.asarray(place(x)).requires_grad_(flag) if isinstance(x, np.ndarray) else x
-        for x, flag in zip(sample.operands, wanted(sample), strict=True)
-    ]
-    outs = call(sample, leaves)
-    results = Results(outs, *([None] * len(leaves) for _ in range(3)))
+def total(tensors: list[Any], by: list[Any]) -> Tensor:
+    """The weighted sum of all elements of those that need a gradient."""
+    terms = [(t * w).sum() for t, w in zip(tensors, by, strict=True) if t.requires_grad]
+    return sum(terms[1:], terms[0])
+
+
+def gradients(operands: list[Any]) -> list[Any]:
+    """Take the gradients away from the leaves."""
+    found = [x.grad if isinstance(x, Tensor) else None for x in operands]
+    for x, g in zip(operands, found, strict=True):
+        if g is not None:
+            x.grad = None
+    return found
+
+
+def differentiate(sample: Sample, operands: list[Any], place: Any, order: int = 2) -> Results:
+    """Run a sample and its formulas, and (order 2) the formulas of the formulas."""
+    outs = call(sample, operands)
+    nothing = [None] * len(operands)
     if order == 0 or not any(o.requires_grad for o in outs):
-        return results
-    seeds = [mg.asarray(place(c)) for c in cotangents(sample, outs)]
-    floats = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
-
-    def gather(into: list[Any]) -> None:
-        for i, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor):
-                into[i] = leaf.grad
-                if leaf.requires_grad:
-                    leaf.grad = None
-
-    def total(tensors: list[Any], weights: list[Any]) -> Tensor:
-        terms = [(t * w).sum() for t, w in zip(tensors, weights, strict=True) if t.requires_grad]
-        return sum(terms[1:], terms[0])
-
-    loss = total(outs, seeds)
+        return Results(outs, nothing, nothing, nothing)
+    loss = total(outs, [mg.asarray(place(w)) for w in weights(outs)])
     loss.backward(retain_graph=True)
-    gather(results.first)
+    first = gradients(operands)
     if order == 1:
-        return results
+        return Results(outs, first, nothing, nothing)
     loss.backward(create_graph=True)
-    gather(results.taped)
-    grads = [g for g in results.taped if g is not None and g.requires_grad]
-    if grads:
-        weights = [mg.asarray(place(c)) for c in cotangents(sample, grads)]
-        total(grads, weights).backward()
-        gather(results.second)
-    assert all(leaf.grad is None for leaf in floats)
-    return results
-
-
-def everything() -> list[str]:
-    """The names of all primitives and composites that microgradnd itself declares."""
-    own = [n for n, op in REGISTRY.items() if op.__module__.startswith("microgradnd.ops.")]
-    return own + list(COMPOSITES)
+    taped = gradients(operands)
+    again = [g for g in taped if g is not None and g.requires_grad]
+    second = nothing
+    if again:
+        total(again, [mg.asarray(place(w)) for w in weights(again)]).backward()
+        second = gradients(operands)
+    return Results(outs, first, taped, second)

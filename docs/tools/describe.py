@@ -17,12 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:  # the generators describe the checkout that they lie in
-    sys.path.insert(0, str(ROOT))
+import microgradnd as mg
 
-import microgradnd as mg  # noqa: E402
-
+ROOT = Path(mg.__file__).resolve().parents[1]  # of what is described, so also of what is written
 EMPTY = inspect.Parameter.empty
 
 #: Types of parameters by name, where neither an annotation nor the default says more.
@@ -40,11 +37,13 @@ TYPES = {
     "a_max": "Operand | None",
     "a_min": "Operand | None",
     "ord": "int | str | None",
+    "order": "int | Sequence[int] | None",
     "pieces": "int",
     "axis1": "int",
     "axis2": "int",
     "sections": "int | Sequence[int]",
     "shape": "int | Sequence[int]",
+    "sizes": "int | Sequence[int]",
     "source": "int | Sequence[int]",
     "subscripts": "str",
     "threshold": "float",
@@ -91,7 +90,8 @@ def _annotation(op: Any, p: inspect.Parameter, operand: bool) -> str:
     if p.name == "xs" and p.kind is p.VAR_POSITIONAL:
         return "Operand"
     if p.name in TYPES:
-        return TYPES[p.name]
+        maybe = " | None" if p.default is None and "None" not in TYPES[p.name] else ""
+        return TYPES[p.name] + maybe
     if isinstance(p.default, (bool, int, float, str)):
         return type(p.default).__name__
     return "Any"
@@ -173,7 +173,8 @@ def attached(op: Any, attribute: str = "vjp") -> dict[str, ast.expr]:
             and isinstance(node.func.value, ast.Name)
             and node.func.value.id == op.name
         ):
-            return {k.arg or "**": k.value for k in node.keywords} | {"*": a for a in node.args}
+            everything = {"*": node.args[0]} if node.args else {}
+            return everything | {k.arg or "": k.value for k in node.keywords}
     return {}
 
 

@@ -15,10 +15,13 @@ import math
 import re
 import sys
 from pathlib import Path
+from textwrap import indent
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+import microgradnd as mg
 from describe import (
     ROOT,
     attached,
@@ -30,8 +33,6 @@ from describe import (
     module_of,
     report,
 )
-
-import microgradnd as mg
 
 DOCS = ROOT / "docs"
 PICTURES = "operations"
@@ -91,7 +92,10 @@ def derivative(op: Any) -> list[str]:
         if isinstance(node, ast.Lambda):
             lines.append(f"- gradient to {target}: `{ast.unparse(node.body)}`")
         else:
-            lines.append(f"- gradient to {target}: `{ast.unparse(node)}` (below)")
+            name = ast.unparse(node)
+            source = inspect.getsource(op.forward.__globals__[name]).rstrip()
+            lines.append(f"- gradient to {target}: `{name}`\n")
+            lines.append("  ```python\n" + indent(source, "  ") + "\n  ```")
     for residual, node in attached(op, "recompute").items():
         body = node.body if isinstance(node, ast.Lambda) else node
         lines.append(f"- `{residual}` in a recorded pass: `{ast.unparse(body)}`")
@@ -105,7 +109,8 @@ def called(ops: list[Any]) -> dict[str, str]:
         if isinstance(op, mg.Primitive):
             for node in [*attached(op).values(), *attached(op, "recompute").values()]:
                 for name, function in helpers(op, node).items():
-                    found[name] = inspect.getsource(function).rstrip()
+                    if not (isinstance(node, ast.Name) and name == node.id):
+                        found[name] = inspect.getsource(function).rstrip()
     return dict(sorted(found.items()))
 
 
@@ -290,13 +295,13 @@ def svg(name: str, pieces: list[Any], dots: list[tuple[float, float]]) -> str:
             )  # fmt: skip
             out.append(f'<line {line} stroke="{colour}" stroke-width="0.6"/>')
             out.append(f'<text {where} fill="{INK}">{tick:g}</text>')
-    for which, colour in ((2, ORANGE), (1, BLUE)):
+    for which, colour, thick in ((2, ORANGE, 2.4), (1, BLUE, 1.3)):  # both show where f' is f
         for piece in pieces:
             y = np.clip(piece[which], y0 - 9, y1 + 9)
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px(piece[0]), py(y), strict=True))
             out.append(
-                f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6" '
-                'clip-path="url(#c)"/>'
+                f'<polyline points="{path}" fill="none" stroke="{colour}" '
+                f'stroke-width="{thick}" clip-path="url(#c)"/>'
             )
     for x, y in dots:
         out.append(f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.6" fill="{ORANGE}"/>')

@@ -9,13 +9,22 @@ rest as what its module says. `surface.pyi` holds the operators and methods that
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sys
 from types import ModuleType
 from typing import Any
 
-from describe import ROOT, Parameter, docstring, emit, joined, mg, parameters, report, returns, tree
+import microgradnd as mg
+from describe import (
+    ROOT,
+    Parameter,
+    docstring,
+    emit,
+    joined,
+    parameters,
+    report,
+    returns,
+)
 from microgradnd.protocols import REFLECTED
 from microgradnd.tape import Tensor
 
@@ -105,9 +114,10 @@ def surface() -> str:
         elif isinstance(value, property) and not _own(value.fget):
             text = define(name, ["self"], "Tensor", summary(value), "    ")
             parts[name] = f"    @property\n{text}"
-        elif inspect.isfunction(value) and not name.startswith("__") and not _own(value):
-            if name not in parts:
-                parts[name] = method(name, parameters(value), "Tensor", summary(value))
+        elif inspect.isfunction(value) and name not in parts and not (
+            name.startswith("__") or _own(value)
+        ):
+            parts[name] = method(name, parameters(value), "Tensor", summary(value))
     body = "".join(parts[name] for name in sorted(parts, key=lambda n: (n.startswith("__"), n)))
     what = "The operators and methods that primitives put on `Tensor`."
     return HEADER.format(what=what) + SURFACE + body
@@ -123,35 +133,18 @@ def _own(function: Any) -> bool:
 def package() -> str:
     """The text of `__init__.pyi`."""
     imports: dict[str, list[str]] = {}
-    functions, constants = [], []
-    lazy = mg._LAZY
-    chosen = [
-        alias.name
-        for node in tree(mg).body
-        if isinstance(node, ast.ImportFrom) and not node.module
-        for alias in node.names
-    ]  # submodules that are public, unlike those that are merely imported by others
-    for name in sorted({*vars(mg), *lazy}):
-        if name.startswith("_") and name != "__version__":
-            continue
-        try:
-            value = getattr(mg, name)
-        except ModuleNotFoundError:
-            continue
+    functions = []
+    lazy = vars(mg)["_LAZY"]
+    for name in sorted({*mg.__all__, *mg.REGISTRY, *mg.COMPOSITES}):
+        value = getattr(mg, name)
         if name in mg.REGISTRY or name in mg.COMPOSITES:
-            if (mg.REGISTRY.get(name) or mg.COMPOSITES.get(name)) is value:
-                params = joined(parameters(value), str)
-                functions.append(define(name, params, returns(value), docstring(value)))
+            params = joined(parameters(value), str)
+            functions.append(define(name, params, returns(value), docstring(value)))
         elif isinstance(value, ModuleType):
-            if name in lazy or name in chosen:
-                imports.setdefault(".", []).append(name)
+            imports.setdefault(".", []).append(name)
         elif name in lazy:
             imports.setdefault(f".{lazy[name]}", []).append(name)
-        elif isinstance(value, str):
-            constants.append(f"{name}: str\n")
-        elif name in ("REGISTRY", "COMPOSITES"):
-            imports.setdefault(".registry", []).append(name)
-        elif getattr(value, "__module__", "").startswith("microgradnd"):
+        else:
             home = value.__module__.removeprefix("microgradnd")
             imports.setdefault(home, []).append(name)
     lines = [_import(module, names) for module, names in sorted(imports.items())]
@@ -161,7 +154,7 @@ def package() -> str:
     )
     private = "from .surface import Operand\n"
     body = "\n".join(functions)
-    text = "".join(constants) + "\n" + body
+    text = "__version__: str\nREGISTRY: dict[str, Any]\nCOMPOSITES: dict[str, Any]\n\n" + body
     what = "The public names of microgradnd, with their types."
     return HEADER.format(what=what) + head + "".join(sorted([*lines, private])) + "\n" + text
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arraylike import to_array
 from ..backend.namespace import ARRAY, decode
+from ..operands import admit, mixed
 from ..primitives import primitive
 from ..tape import Tensor, raw, sum_to
 
@@ -57,9 +58,12 @@ def _index_array(x, item):
     return item
 
 
-def _check(xp, where, x, key, indices):
+def _check(where, x, key, indices):
     """Raise for an index that does not fit, with the same text on every backend."""
-    arrays = iter(indices)
+    for array in indices:
+        if type(raw(array)) is not x.backend.array_type:
+            raise mixed(where, [x._array, raw(array)])
+    arrays = map(raw, indices)
     used = sum(i.ndim if i.dtype.kind == "b" else 1 for i in indices) + sum(
         1 for item in key if isinstance(item, (int, tuple))
     )
@@ -79,7 +83,7 @@ def _check(xp, where, x, key, indices):
                     raise IndexError(f"{where}: a boolean index of shape {have} for axes {want}")
                 axis += array.ndim
                 continue
-            xp.check_indices(array, x.shape[axis], f"{where}: axis {axis}")
+            x.backend.xp.check_indices(array, x.shape[axis], f"{where}: axis {axis}")
             axis += 1
         else:
             size = x.shape[axis]
@@ -92,16 +96,17 @@ def _check(xp, where, x, key, indices):
 
 def _getitem_front(x, index):
     key, arrays = encode(x, index)
+    _check("getitem", x, key, arrays)
     return (x, *arrays), {"key": key}
 
 
 def _setitem_front(x, index, value):
     key, arrays = encode(x, index)
+    _check("setitem", x, key, arrays)
     if isinstance(value, (list, tuple)):
         value = to_array(value, None, x.backend, x.dtype)
-    elif isinstance(value, Tensor) or not np.isscalar(value):
-        if raw(value).ndim > x.ndim and not isinstance(value, Tensor):
-            value = value.reshape(value.shape[value.ndim - x.ndim :])
+    elif not np.isscalar(value) and type(raw(value)) is not x.backend.array_type:
+        raise mixed("setitem", [x._array, admit("setitem", raw(value))])
     return (x, value, *arrays), {"key": key}
 
 
@@ -130,7 +135,6 @@ def getitem(xp, x, /, *indices, key):
     Raises:
         IndexError: For an index out of bounds, on every backend with the same text.
     """
-    _check(xp, "getitem", x, key, indices)
     return xp.getitem(x, indices, key)
 
 
@@ -191,7 +195,6 @@ def _written_gradient(xp, g, indices, shapes, key):
 )
 def setitem(xp, x, v, /, *indices, key):
     r"""A copy of `x` with `v` (broadcast) written at an index: what `x[index] = v` records."""
-    _check(xp, "setitem", x, key, indices)
     return xp.setitem(x, v, indices, key)
 
 

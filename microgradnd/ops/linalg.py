@@ -118,7 +118,7 @@ def _labels(subscripts, shapes):
         (((3, 3),), {"subscripts": "ii->i"}),
         (((3, 3),), {"subscripts": "ii"}),
         (((2, 3),), {"subscripts": "ij->j"}),
-        (((2, 3, 4), (2, 4, 3)), {"subscripts": "b...d,bd...->b"}),
+        (((2, 3, 4), (2, 4, 3)), {"subscripts": "b...d,bd...->b..."}),
         (((2, 1), (3,), (2, 3)), {"subscripts": "...i,...j,ij->..."}),
         (((2,), (3,)), {"subscripts": "i,j->"}),
     ),
@@ -138,6 +138,12 @@ def _einsum_gradients(xp, g, xs, shapes, subscripts):
     for i, (labels, shape) in enumerate(zip(inputs, shapes, strict=True)):
         others = [j for j in range(len(xs)) if j != i]
         terms, names = [g, *(xs[j] for j in others)], [output, *(inputs[j] for j in others)]
+        reach = {}  # the length of each label; an operand's 1 broadcasts
+        for name, term in zip(names, terms, strict=True):
+            for label, n in zip(name, term.shape, strict=True):
+                reach[label] = n if reach.get(label, 1) == 1 else reach[label]
+        known = [(c, length) for a, name in zip(terms, names, strict=True)
+                 for c, length in zip(name, a.shape, strict=True)]  # fmt: skip
         target = ""
         for place, (label, n) in enumerate(zip(labels, shape, strict=True)):
             if label in target:  # a diagonal was taken: put the values back onto it
@@ -145,7 +151,7 @@ def _einsum_gradients(xp, g, xs, shapes, subscripts):
                 terms.append(xp.eye(n, dtype=g.dtype))
                 names.append(label + twin)
                 label = twin
-            elif not any(label in name for name in names):  # summed away: the same everywhere
+            elif label not in reach or reach[label] == 1 != n:  # the same everywhere along it
                 terms.append(xp.ones((n,), dtype=g.dtype))
                 names.append(label)
             target += label

@@ -157,8 +157,11 @@ def _class_check(xp, name, x, target, weight, ignore_index, reduction):
         )
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"{name}: weight has shape {weight.shape}, ({classes},) is wanted")
-    counted = xp.count_classes(target, classes, ignore_index, name) if ids else target.size
-    return axis, counted if ids else counted // classes if classes else 0
+    if not ids:
+        return axis, target.size // classes if classes else 0
+    counted = xp.count_classes(target, classes, ignore_index, name)
+    # A count that stays on the device is an integer array, and would widen what it divides.
+    return axis, counted if isinstance(counted, int) else xp.astype(counted, x.dtype)
 
 
 def _ids(target):

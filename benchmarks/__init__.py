@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks` compares CPU and GPU, the other modules one thing each."""

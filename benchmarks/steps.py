@@ -1,0 +1,132 @@
+"""The training step that is timed: forward, softmax cross-entropy, backward, SGD; float32.
+
+The learning rate is so small that the parameters stay as they are: a step that is repeated on one
+batch would else reach denormal numbers, which are slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+RATE = 1e-7
+SIZES = {
+    "2-16-16-2, batch 100": ((2, 16, 16, 2), 100),
+    "64-128-128-10, batch 128": ((64, 128, 128, 10), 128),
+    "784-1200-10, batch 100": ((784, 1200, 10), 100),
+}
+
+
+def data(layers: tuple[int, ...], batch: int) -> tuple[Any, Any, list[Any]]:
+    """Give inputs, class numbers and parameters `[w1, b1, w2, b2, ...]` as NumPy arrays."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, layers[0]), dtype=np.float32)
+    y = rng.integers(0, layers[-1], batch)
+    parameters = []
+    for n, m in zip(layers, layers[1:], strict=False):
+        parameters.append(rng.standard_normal((n, m), dtype=np.float32) * (2 / n) ** 0.5)
+        parameters.append(np.zeros(m, np.float32))
+    return x, y, [p.astype(np.float32) for p in parameters]
+
+
+def microgradnd_step(
+    layers: tuple[int, ...], batch: int, backend: str = "numpy"
+) -> Callable[[], Any]:
+    """Give the step written with microgradnd; it returns the loss."""
+    import microgradnd as mg
+
+    with mg.backend.use(backend):
+        x, y, values = data(layers, batch)
+        x, y = mg.tensor(x), mg.tensor(y)
+        parameters = [mg.tensor(p, requires_grad=True) for p in values]
+    pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
+    (*hidden, (w, b)) = pairs
+
+    def step() -> Any:
+        h = x
+        for weight, bias in hidden:
+            h = mg.relu(h @ weight + bias)
+        loss = mg.cross_entropy(h @ w + b, y)
+        loss.backward()
+        with mg.no_grad():
+            for p in parameters:
+                p -= RATE * p.grad
+                p.grad = None
+        return loss
+
+    return step
+
+
+def numpy_step(layers: tuple[int, ...], batch: int) -> Callable[[], Any]:
+    """Give the step as a straight line of NumPy calls into kept buffers: the floor."""
+    x, y, parameters = data(layers, batch)
+    weights, biases = parameters[::2], parameters[1::2]
+    rows, ones = np.arange(batch), np.ones(batch, np.float32)
+    outs = [np.empty((batch, n), np.float32) for n in layers[1:]]
+    ups = [np.empty((batch, n), np.float32) for n in layers[1:-1]]
+    masks = [np.empty((batch, n), bool) for n in layers[1:-1]]
+    gradients = [np.empty_like(p) for p in parameters]
+    zero, rate, share = (np.float32(v) for v in (0.0, RATE, 1 / batch))
+
+    def step() -> Any:
+        h = x
+        for w, b, out in zip(weights, biases, outs, strict=True):
+            np.dot(h, w, out)
+            np.add(out, b, out)
+            h = out if out is outs[-1] else np.maximum(out, zero, out)
+        np.subtract(h, np.maximum.reduce(h, axis=1, keepdims=True), h)
+        right = h[rows, y]
+        np.exp(h, h)
+        total = np.dot(h, np.ones(layers[-1], np.float32))
+        loss = (np.log(total) - right).mean()
+        h *= (share / total)[:, None]
+        h[rows, y] -= share
+        g = h
+        for i in range(len(weights) - 1, -1, -1):
+            below = outs[i - 1] if i else x
+            np.dot(below.T, g, gradients[2 * i])
+            np.dot(ones, g, gradients[2 * i + 1])
+            if i:
+                np.dot(g, weights[i].T, ups[i - 1])
+                np.greater(below, zero, masks[i - 1])
+                g = np.multiply(ups[i - 1], masks[i - 1], ups[i - 1])
+        for p, gradient in zip(parameters, gradients, strict=True):
+            np.multiply(gradient, rate, gradient)
+            np.subtract(p, gradient, p)
+        return loss
+
+    return step
+
+
+def torch_step(layers: tuple[int, ...], batch: int, bare: bool = False) -> Callable[[], Any]:
+    """Give the step written with PyTorch: `torch.optim.SGD`, or a bare update under `no_grad`."""
+    import torch
+    from torch.nn.functional import cross_entropy, relu
+
+    torch.set_num_threads(2)
+    x, y, values = data(layers, batch)
+    x, y = torch.from_numpy(x), torch.from_numpy(y)
+    parameters = [torch.from_numpy(p).requires_grad_() for p in values]
+    (*hidden, (w, b)) = list(zip(parameters[::2], parameters[1::2], strict=True))
+    optimizer = torch.optim.SGD(parameters, lr=RATE)
+
+    def step() -> Any:
+        h = x
+        for weight, bias in hidden:
+            h = relu(torch.addmm(bias, h, weight))
+        loss = cross_entropy(torch.addmm(b, h, w), y)
+        if bare:
+            loss.backward()
+            with torch.no_grad():
+                for p in parameters:
+                    p -= RATE * p.grad
+                    p.grad = None
+        else:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    return step
