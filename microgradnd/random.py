@@ -98,7 +98,10 @@ class Generator:
         digits = 53 if dtype.char == "d" else 24 if dtype.char == "f" else 11
         words = self._draw(shape, backend) >> np.uint64(64 - digits)
         unit = backend.xp.astype(words, np.float64) * 2.0**-digits
-        return wrap(backend.asarray(backend.xp.astype(unit * (high - low) + low, dtype)))
+        values = backend.xp.astype(unit * (high - low) + low, dtype)
+        if low < high:  # rounding may reach the upper end, which does not belong to the interval
+            values = backend.xp.minimum(values, float(np.nextafter(dtype.type(high), -np.inf)))
+        return wrap(backend.asarray(values))
 
     def normal(
         self, mean: float = 0.0, std: float = 1.0, shape: Any = (), dtype: Any = None,
@@ -124,8 +127,12 @@ class Generator:
         if high <= low:
             raise ValueError(f"integers: the range [{low}, {high}) is empty")
         backend = backend or backends.get()
-        words = self._draw(shape, backend) % np.uint64(high - low)
-        return wrap(backend.asarray(backend.xp.astype(words, np.int64) + low))
+        words = self._draw(shape, backend)
+        if high - low < 2**64:
+            words = words % np.uint64(high - low)
+        # Unsigned numbers wrap around, and so does the conversion: negative ranges come out right.
+        words = words + np.uint64(low % 2**64)
+        return wrap(backend.asarray(backend.xp.astype(words, np.int64)))
 
     def permutation(self, n: int, backend: Backend | None = None) -> Tensor:
         """Draw an order of 0..n-1, int64."""

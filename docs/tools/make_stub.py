@@ -135,7 +135,7 @@ def package() -> str:
     imports: dict[str, list[str]] = {}
     functions = []
     lazy = vars(mg)["_LAZY"]
-    for name in sorted({*mg.__all__, *mg.REGISTRY, *mg.COMPOSITES}):
+    for name in sorted({*vars(mg)["__all__"], *mg.REGISTRY, *mg.COMPOSITES}):
         value = getattr(mg, name)
         if name in mg.REGISTRY or name in mg.COMPOSITES:
             params = joined(parameters(value), str)

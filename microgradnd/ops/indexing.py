@@ -48,10 +48,10 @@ def encode(x, index):
 def _index_array(x, item):
     if isinstance(item, float) or item is False or item is True or isinstance(item, str):
         raise IndexError(f"getitem: {item!r} is no index; use integers, slices, arrays or None")
-    if isinstance(item, (list, tuple, range)):
+    if isinstance(item, (list, tuple, range, int, np.integer)):
         item = np.asarray(item)
         item = item.astype(int) if item.size == 0 else item
-        item = to_array(item, None, x.backend)
+        item = to_array(item, None, getattr(x, "backend", None))
     kind = item.dtype.kind if hasattr(item, "dtype") else "?"
     if kind not in "iub":
         raise IndexError(f"getitem: arrays used as indices must be integer or boolean, got {kind}")
@@ -126,6 +126,7 @@ INDEX_CASES = (
     front=_getitem_front,
     cases=INDEX_CASES,
     reference=lambda x, *indices, key: x[decode(key, indices)],
+    why="a boolean index: values decide how many elements it takes",
 )
 def getitem(xp, x, /, *indices, key):
     r"""The elements at an index: numbers, slices, `...`, `None`, integer and boolean arrays.
@@ -161,7 +162,11 @@ def _written(x, v, *indices, key):
     return out
 
 
-@primitive(cases=SCATTER_CASES, reference=_added)
+@primitive(
+    cases=SCATTER_CASES,
+    reference=_added,
+    why="a boolean index: values decide how many elements it takes",
+)
 def scatter_add(xp, v, /, *indices, shape, key):
     r"""Zeros of a shape, with `v` added at an index; where the index repeats, values add up."""
     return xp.scatter_add(v, indices, shape, key)
@@ -192,6 +197,7 @@ def _written_gradient(xp, g, indices, shapes, key):
         (((4, 3), (1, 3), [True, False, True, True]), {"key": (ARRAY,)}),
     ),
     reference=_written,
+    why="a boolean index: values decide how many elements it takes",
 )
 def setitem(xp, x, v, /, *indices, key):
     r"""A copy of `x` with `v` (broadcast) written at an index: what `x[index] = v` records."""
@@ -210,10 +216,7 @@ def _take_key(ndim, axis):
 @primitive(
     numpy=np.take,
     method=True,
-    front=lambda x, indices, axis=None: (
-        (x, _index_array(x, indices) if not np.isscalar(indices) else np.asarray(indices)),
-        {"axis": axis},
-    ),
+    front=lambda x, indices, axis=None: ((x, _index_array(x, indices)), {"axis": axis}),
     cases=(
         (((4, 3), [0, 2, 0]), {"axis": 0}),
         (((4, 3), [[0, -1], [1, 1]]), {"axis": 1}),

@@ -142,8 +142,6 @@ def _einsum_gradients(xp, g, xs, shapes, subscripts):
         for name, term in zip(names, terms, strict=True):
             for label, n in zip(name, term.shape, strict=True):
                 reach[label] = n if reach.get(label, 1) == 1 else reach[label]
-        known = [(c, length) for a, name in zip(terms, names, strict=True)
-                 for c, length in zip(name, a.shape, strict=True)]  # fmt: skip
         target = ""
         for place, (label, n) in enumerate(zip(labels, shape, strict=True)):
             if label in target:  # a diagonal was taken: put the values back onto it
