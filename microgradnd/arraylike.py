@@ -101,8 +101,7 @@ def to_array(
         kind = backends.named("cupy" if data.__dlpack_device__()[0] == 2 else "numpy")
         data = kind.from_dlpack(data)
     if kind is None or kind.name == "numpy":
-        floats = dtype if dtype is not None and np.dtype(dtype).kind == "f" else floats
-        host = host_array(data, floats)
+        host = host_array(data, floats if dtype is None else np.float64)
         copy = copy and host is data
         data, kind = host, backends.named("numpy")
         backend = backend or backends.get()
@@ -297,6 +296,8 @@ class ArrayLike(Surface):
     # --- looks
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_array"):
+            return f"<{type(self).__name__} without data>"
         try:
             values = np.array2string(self._host(), separator=", ", prefix="Tensor(")
         except Exception as error:

@@ -92,7 +92,7 @@ def written(value: Any) -> str:
 
 
 def winners(row: Row, x: Any, winner: Any, show: int) -> str:
-    """Write a Maxout's groups with the winners in parentheses; of large ones, the pieces' shares."""
+    """Write a Maxout's groups, the winners in parentheses; of large ones, the pieces' shares."""
     pieces = x.size // max(winner.size, 1)
     winner = home(winner).to_numpy(winner)
     if x.size > show:
@@ -354,7 +354,7 @@ class Trace:
         else:
             alive, known = self._constants.get(id(array), (None, None))
             known = known if alive is not None and alive() is array else None
-        value = None if array is None else summary(array, self.show)
+        value: Any = None if array is None else summary(array, self.show)
         if known is not None and (value is None or _same(known.value, value)):
             return known
         name = None if array is None else find_name(x, frame)
@@ -660,7 +660,8 @@ def detect_anomaly() -> Iterator[None]:
         FloatingPointError: Naming the operation, the line that recorded it, its operands' ranges,
             the first bad index, and a `where` that does not select it.
     """
-    with Switch(watch=Anomaly(MODE.get().watch)):
+    # NumPy's own warnings would come first, or be errors, and say less.
+    with backends.named("numpy").quiet(), Switch(watch=Anomaly(MODE.get().watch)):
         yield
 
 

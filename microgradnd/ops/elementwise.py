@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..arraylike import check_dtype
 from ..primitives import primitive
 
 LOG2 = math.log(2.0)
@@ -622,7 +623,7 @@ def isfinite(xp, x, /):
 @primitive(
     elementwise=True,
     method=True,
-    front=lambda x, dtype: ((x,), {"dtype": np.dtype(dtype)}),
+    front=lambda x, dtype: ((x,), {"dtype": check_dtype(dtype)}),
     defaults_for_tests={"dtype": np.dtype("float64")},
     reference=np.ndarray.astype,
 )
