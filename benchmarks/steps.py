@@ -7,6 +7,7 @@ batch would else reach denormal numbers, which are slow.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def data(layers: tuple[int, ...], batch: int) -> tuple[Any, Any, list[Any]]:
     x = rng.standard_normal((batch, layers[0]), dtype=np.float32)
     y = rng.integers(0, layers[-1], batch)
     parameters = []
-    for n, m in zip(layers, layers[1:], strict=False):
+    for n, m in pairwise(layers):
         parameters.append(rng.standard_normal((n, m), dtype=np.float32) * (2 / n) ** 0.5)
         parameters.append(np.zeros(m, np.float32))
     return x, y, [p.astype(np.float32) for p in parameters]
@@ -64,6 +65,7 @@ def numpy_step(layers: tuple[int, ...], batch: int) -> Callable[[], Any]:
     x, y, parameters = data(layers, batch)
     weights, biases = parameters[::2], parameters[1::2]
     rows, ones = np.arange(batch), np.ones(batch, np.float32)
+    classes = np.ones(layers[-1], np.float32)
     outs = [np.empty((batch, n), np.float32) for n in layers[1:]]
     ups = [np.empty((batch, n), np.float32) for n in layers[1:-1]]
     masks = [np.empty((batch, n), bool) for n in layers[1:-1]]
@@ -75,11 +77,11 @@ def numpy_step(layers: tuple[int, ...], batch: int) -> Callable[[], Any]:
         for w, b, out in zip(weights, biases, outs, strict=True):
             np.dot(h, w, out)
             np.add(out, b, out)
-            h = out if out is outs[-1] else np.maximum(out, zero, out)
+            h = out if out is outs[-1] else np.maximum(out, zero, out=out)
         np.subtract(h, np.maximum.reduce(h, axis=1, keepdims=True), h)
         right = h[rows, y]
         np.exp(h, h)
-        total = np.dot(h, np.ones(layers[-1], np.float32))
+        total = np.dot(h, classes)
         loss = (np.log(total) - right).mean()
         h *= (share / total)[:, None]
         h[rows, y] -= share

@@ -34,12 +34,12 @@ def worker(peer: str, size: str, seconds: float) -> None:
 
 def ask(python: str, peer: str, size: str, seconds: float) -> dict[str, float]:
     """Time one peer in a fresh process."""
-    threads = {f"{name}_NUM_THREADS": "2" for name in ("OMP", "OPENBLAS", "MKL")}
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    own = {f"{name}_NUM_THREADS": "2" for name in ("OMP", "OPENBLAS", "MKL")}
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [python, "-m", "benchmarks.torch_step", "--worker", peer, "--size", size,
          "--seconds", str(seconds)],
-        capture_output=True, text=True, check=False, env=os.environ | threads | {"PYTHONPATH": path},
+        capture_output=True, text=True, check=False, env=os.environ | own,
     )  # fmt: skip
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["no message"]

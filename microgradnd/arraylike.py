@@ -296,13 +296,13 @@ class ArrayLike(Surface):
     # --- looks
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_array"):
-            return f"<{type(self).__name__} without data>"
         try:
-            values = np.array2string(self._host(), separator=", ", prefix="Tensor(")
-        except Exception as error:
-            values = f"<{type(error).__name__}: {error}>"
-        notes = [values]
+            return self._describe()
+        except Exception as error:  # a debugger shows half-made and broken tensors too
+            return f"<{type(self).__name__} that cannot be shown: {type(error).__name__}: {error}>"
+
+    def _describe(self) -> str:
+        notes = [np.array2string(self._host(), separator=", ", prefix=f"{type(self).__name__}(")]
         if self.dtype not in (np.float32, np.int64, np.bool_):
             notes.append(f"dtype={self.dtype}")
         if self.backend.name != "numpy":

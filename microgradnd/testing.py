@@ -959,11 +959,13 @@ def _check_row(op: Any, entry: dict[str, Any]) -> None:
     extra = _warnings(lambda: results(op, operands, attrs))
     if extra and not np.isnan(entry["y"]).any():
         raise AssertionError(f"{where}: it warned: {sorted(extra)}")
-    value = results(op, operands, attrs)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value, slopes = results(op, operands, attrs)[0], gradients(op, operands, attrs)
     if not _close(value, np.array(entry["y"]), op.data.get("tolerance", 16.0), True):
         raise AssertionError(f"{where} is {value.tolist()}; the reference says {entry['y']}")
     numbers = differentiable(op, operands)
-    for i, have in zip(numbers, gradients(op, operands, attrs), strict=True):
+    for i, have in zip(numbers, slopes, strict=True):
         want = entry["gradients"][i]
         if want is not None and not _close(have, np.array(want), 16.0, True):
             raise AssertionError(

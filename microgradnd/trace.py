@@ -348,7 +348,7 @@ class Trace:
         if node is None and type(array) not in backends.BY_TYPE:
             return np.asarray(array).tolist()
         if node is not None and node.op is not None:
-            return self._refs.get(node.serial) or self._untold(node, array, frame)
+            return self._refs.get(node.serial) or self._untold(node, array)
         if node is not None:
             known = self._refs.get(node.serial)
         else:
@@ -367,14 +367,14 @@ class Trace:
             self._constants[id(array)] = (ref(array), row)
         return row
 
-    def _untold(self, node: Node, array: Any, frame: FrameType | None) -> Any:
+    def _untold(self, node: Node, array: Any) -> Any:
         """Make the row of a step recorded before this trace began, or by `checkpoint`."""
         output = node.kept[0] if node.op is PICK and node.kept is not FREED else None
         step = node.parents[0] if output is not None else node
         row = self._refs.get(step.serial)
         if row is None:
             value = summary(array, self.show) if output is None and array is not None else None
-            row = self._add(step.op.name, step.shape, value, step, frame)
+            row = self._add(step.op.name, step.shape, value, step, None)
             row.operands = tuple(self._refs[p.serial] for p in step.parents
                                  if p is not None and p.serial in self._refs)  # fmt: skip
         self._refs[node.serial] = row if output is None else (row, output)
@@ -436,9 +436,13 @@ class Trace:
         """
         lines, edges = ["flowchart LR"], []
         for row in self.rows:
-            constants = [reference(x) for x in row.operands if not isinstance(x, (Row, tuple))]
+            drawn = [isinstance(operand, (Row, tuple)) for operand in row.operands]
+            step = row.step
+            if not all(drawn):  # numbers stand in the label, and a dot for what has an edge
+                pairs = zip(row.operands, drawn, strict=True)
+                step += " " + ", ".join("·" if edge else reference(x) for x, edge in pairs)
             result = f"{row.name} {_shape(row.shape)}".strip()
-            texts = [" ".join([row.step, *constants]), result, written(row.value), row.winners]
+            texts = [step, result, written(row.value), row.winners]
             if row.gradient is not None:
                 texts.append(f"grad {written(row.gradient)}")
             label = "<br/>".join(_escape(text) for text in texts if text)
@@ -575,22 +579,26 @@ class Anomaly:
             got = _float_span(out._array) or Range(0.0, 0.0)
             new_nan = got.nans and not any(s.nans for s in known)
             new_inf = _infinite(got) and not any(s.nans or _infinite(s) for s in known)
-            if new_nan or new_inf:
+            if not (new_nan or new_inf):
+                continue
+            if not in_reverse(sys._getframe(1)):
                 raise FloatingPointError(self._forward(node, arrays, out._array, not new_inf))
+            if self.suspects:  # a formula on the tape; without a suspect its result is finite
+                raise FloatingPointError(self.suspects.popitem()[1])
 
     def _forward(self, node: Node, arrays: list[Any], out: Any, only_nan: bool) -> str:
         op: Any = node.op
         line, ranges = self.notes[node]
         at, what = _first_bad(out, only_nan)
         text: str = f"forward of {op.name} at {line}: the result has {what}{_at(at)}"
-        if not op.elementwise:
+        if not op.elementwise or op.name in ("add", "subtract", "multiply"):
             return text + ranges
         hosts = [home(a).to_numpy(a) if type(a) in backends.BY_TYPE else a for a in arrays]
         there = [np.broadcast_to(h, out.shape)[at].item() for h in hosts if h is not None]
         return (
-            f"{text}, {op.name}({', '.join(map(number, there))}){ranges}. If where() shall hide it "
-            f"later: its gradient will still be NaN; give {op.name} safe operands, "
-            f"{op.name}(where(ok, x, 1))"
+            f"{text}, {op.name}({', '.join(map(number, there))}){ranges}. If a where() is to hide "
+            f"it: the gradient would still be NaN; give {op.name} safe operands, "
+            f"where(ok, {_safe(op)}, ...)"
         )
 
     def gradient(self, node: Node, g: Any) -> None:
@@ -643,7 +651,7 @@ class Anomaly:
             text += (
                 f". The where() at {self.masked[node]} does not select this element, but 0 * inf "
                 f"is NaN: give {op.name} safe operands inside it, "
-                f"where(ok, {op.name}(where(ok, x, 1)), ...)"
+                f"where(ok, {_safe(op)}, ...)"
             )
         return text
 
@@ -672,6 +680,11 @@ def _float_span(x: Any) -> Range | None:
     if isinstance(x, (float, np.floating)):
         return Range(float(x), float(x), int(isnan(x)))
     return None
+
+
+def _safe(op: Any) -> str:
+    name = op.operands[-1]
+    return f"{op.name}({', '.join([*op.operands[:-1], f'where(ok, {name}, 1)'])})"
 
 
 def _infinite(x: Range) -> bool:

@@ -22,16 +22,18 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
-import microgradnd.backend as backends
 import numpy as np
+
+import microgradnd.backend as backends
 from microgradnd.backend import Backend
 from microgradnd.backend.namespace import NAMES, decode
 
 NUMPY = backends.named("numpy")
-BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
-COMPARE = "eq ne lt le gt ge".split()
-UNARY = "neg pos abs invert".split()
-#: Index arrays of these come third, second and third.
+BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"]
+BINARY += ["lshift", "rshift"]
+COMPARE = ["eq", "ne", "lt", "le", "gt", "ge"]
+UNARY = ["neg", "pos", "abs", "invert"]
+#: Where these names have their index arrays.
 INDEXED = {"getitem": 1, "setitem": 2, "scatter_add": 1}
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import zlib
 from typing import Any, NamedTuple
 
-import microgradnd as mg
 import numpy as np
+
+import microgradnd as mg
 from microgradnd.registry import COMPOSITES, REGISTRY
 from microgradnd.tape import Tensor
 from microgradnd.testing import cases, make

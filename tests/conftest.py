@@ -1,0 +1,33 @@
+"""How many examples hypothesis draws, and a guard that no test leaves global state behind."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+from microgradnd import backend
+from microgradnd.modes import MODE
+from microgradnd.random import default_generator
+
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+# Plain `pytest`: the same few examples every time.
+settings.register_profile("dev", max_examples=5, derandomize=True, database=None, **COMMON)
+settings.register_profile("ci", max_examples=25, derandomize=True, print_blob=True, **COMMON)
+settings.register_profile("nightly", max_examples=1000, print_blob=True, **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(autouse=True)
+def no_global_state_leaks():
+    """Modes and the current backend are as before after every test; random numbers start anew."""
+    mode, current = MODE.get(), backend.get()
+    generator = default_generator()
+    state = generator.state
+    yield
+    left = {name: getattr(MODE.get(), name) for name in type(mode).__slots__}
+    MODE.set(mode)
+    generator.state = state
+    assert left == {name: getattr(mode, name) for name in type(mode).__slots__}
+    assert default_generator() is generator
+    assert backend.get() is current
