@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from .timing import ROOT, readable, save, table
 
@@ -14,12 +15,14 @@ CODE = "import time; t = time.perf_counter(); import {}; print(time.perf_counter
 MODULES = ("numpy", "microgradnd")
 
 
-def seconds(module: str) -> float:
+def seconds(module: str, cache: str) -> float:
     """Import a module in a fresh process; give the time of the import statement."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    own = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    own["PYTHONPYCACHEPREFIX"] = cache
     done = subprocess.run(
         [sys.executable, "-c", CODE.format(module)],
-        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": path},
+        capture_output=True, text=True, check=True, env=own,
     )  # fmt: skip
     return float(done.stdout)
 
@@ -30,12 +33,13 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(argv)
-    for module in MODULES:
-        seconds(module)  # writes the byte code, and warms the file cache
     times: dict[str, list[float]] = {module: [] for module in MODULES}
-    for _ in range(options.rounds):
+    with TemporaryDirectory() as cache:
         for module in MODULES:
-            times[module].append(seconds(module))
+            seconds(module, cache)  # compiles, as an installation does, and warms the file cache
+        for _ in range(options.rounds):
+            for module in MODULES:
+                times[module].append(seconds(module, cache))
     numpy, ours = (median(times[module]) for module in MODULES)
     rows = [(f"import {m}", readable(median(t)), f"{median(t) / numpy:.2f}")
             for m, t in times.items()]  # fmt: skip

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -378,16 +377,3 @@ class Namespace:
 
 
 RECORDER = Recorder()
-
-
-@contextmanager
-def registered(backend: Backend) -> Any:
-    """Make a backend known to the engine inside a `with` block, and forget it afterwards."""
-    known = dict(backends._loaded), dict(backends.BY_TYPE)
-    backends.register(backend)
-    try:
-        yield backend
-    finally:
-        for now, before in zip((backends._loaded, backends.BY_TYPE), known, strict=True):
-            now.clear()
-            now.update(before)

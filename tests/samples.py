@@ -7,11 +7,13 @@ primitive is covered as soon as it is declared. They come from a seed, the same 
 from __future__ import annotations
 
 import zlib
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import microgradnd as mg
+import microgradnd.backend as backends
 from microgradnd.registry import COMPOSITES, REGISTRY
 from microgradnd.tape import Tensor
 from microgradnd.testing import cases, make
@@ -155,3 +157,15 @@ def differentiate(sample: Sample, operands: list[Any], place: Any, order: int = 
         total(again, [mg.asarray(place(w)) for w in weights(again)]).backward()
         second = gradients(operands)
     return Results(outs, first, taped, second)
+
+@contextmanager
+def registered(backend: backends.Backend) -> Any:
+    """Make a backend known to the engine inside a `with` block, and forget it afterwards."""
+    known = dict(backends._loaded), dict(backends.BY_TYPE)
+    backends.register(backend)
+    try:
+        yield backend
+    finally:
+        for now, before in zip((backends._loaded, backends.BY_TYPE), known, strict=True):
+            now.clear()
+            now.update(before)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from recorder import NUMPY, RECORDER, Recorded, Recorder, Unrecordable, registered, replay
+from recorder import NUMPY, RECORDER, Recorded, Recorder, Unrecordable, replay
 from samples import NAMES as OPERATIONS
-from samples import differentiate, place_all, samples
+from samples import differentiate, place_all, registered, samples
 
 import microgradnd as mg
 import microgradnd.backend as backends

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .interface import Backend, BackendError, MissingBackendError
 from .namespace import build
+from .numpy_backend import check_indices, count_classes
 
 INSTALL = (
     'pip install "cupy-cuda13x[ctk]" (CUDA 13 driver), pip install "cupy-cuda12x[ctk]" '
@@ -115,7 +117,7 @@ class CupyBackend(Backend):
         self.module = module
         self.name = name
         self.array_type = module.ndarray
-        self._faults: list[tuple[Any, str]] = []
+        self._faults: list[tuple[Any, Callable[[], object]]] = []
         self.xp = build(
             module,
             special,
@@ -151,23 +153,25 @@ class CupyBackend(Backend):
         return {"used": pool.used_bytes(), "held": pool.total_bytes()}
 
     def _check_indices(self, indices: Any, size: int, where: str) -> None:
-        """Note on the device whether an index is out of bounds; CuPy itself would wrap silently.
-
-        Reading the answer now would stop the pipeline, so it is read at the next transfer.
-        """
+        """Note on the device whether an index is out of bounds; CuPy itself would wrap silently."""
         if indices.size:
             bad = ((indices < -size) | (indices >= size)).any()
-            self._note(bad, f"{where}: an index is out of bounds for size {size}")
+            self._note(bad, lambda: check_indices(self.module.asnumpy(indices), size, where))
 
     def _count_classes(self, target: Any, classes: int, ignore_index: int, where: str) -> Any:
         counts = target != ignore_index
         if target.size:
-            bad = ((target < 0) | (target >= classes)) & counts
-            self._note(bad.any(), f"{where}: a target is outside the classes 0..{classes - 1}")
+            bad = (((target < 0) | (target >= classes)) & counts).any()
+            ids = self.module.asnumpy
+            self._note(bad, lambda: count_classes(ids(target), classes, ignore_index, where))
         return counts.sum()
 
-    def _note(self, bad: Any, message: str) -> None:
-        self._faults.append((bad, message))
+    def _note(self, bad: Any, complain: Callable[[], object]) -> None:
+        """Keep a flag that is still being computed; reading it now would stop the pipeline.
+
+        It is read at the next transfer, and `complain` then raises NumPy's error for it.
+        """
+        self._faults.append((bad, complain))
         if len(self._faults) > 256:
             self._report()
 
@@ -177,8 +181,6 @@ class CupyBackend(Backend):
             return
         faults, self._faults = self._faults, []
         flags = self.module.asnumpy(self.module.stack([flag for flag, _ in faults]))
-        for bad, (_, message) in zip(flags, faults, strict=True):
+        for bad, (_, complain) in zip(flags, faults, strict=True):
             if bad:
-                raise IndexError(message)
-
-
+                complain()

@@ -7,7 +7,6 @@ import math
 import numpy as np
 
 from ..arraylike import check_dtype
-from ..arraylike import check_dtype
 from ..primitives import primitive
 
 LOG2 = math.log(2.0)

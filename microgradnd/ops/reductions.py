@@ -297,9 +297,14 @@ def _kept(shape, axis):
     return tuple(n for i, n in enumerate(shape) if i not in axes)
 
 
+def _shares(xp, out, x, axis):
+    """Softmax; the division also shares equally among several infinities."""
+    e = xp.exp(shifted(xp, x, spread(xp, out, x.shape, axis)))
+    return e / xp.sum(e, axis=axes_of(x.shape, axis), keepdims=True)
+
+
 logsumexp.vjp(
-    x=lambda xp, g, out, x, axis: spread(xp, g, x.shape, axis)
-    * xp.exp(shifted(xp, x, spread(xp, out, x.shape, axis)))
+    x=lambda xp, g, out, x, axis: spread(xp, g, x.shape, axis) * _shares(xp, out, x, axis)
 )
 
 

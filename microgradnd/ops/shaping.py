@@ -18,6 +18,13 @@ def _ints(*sizes):
     return None if sizes is None else tuple(operator.index(n) for n in sizes)
 
 
+def on_axis(axis, ndim):
+    """The number of an axis counted from the front; an AxisError if there is none."""
+    if not -ndim <= axis < ndim:
+        raise np.exceptions.AxisError(axis, ndim)
+    return axis % ndim
+
+
 def _size(shape):
     n = 1
     for length in shape:
@@ -38,7 +45,7 @@ def reshape(xp, x, /, shape):
     known = _size(n for n in shape if n != -1)
     unknown = shape.count(-1)
     fits = known == x.size if not unknown else known and x.size % known == 0
-    if unknown > 1 or not fits:
+    if unknown > 1 or not fits or any(n < -1 for n in shape):
         raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}")
     return xp.reshape(x, shape)
 
@@ -131,7 +138,12 @@ squeeze.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
 )
 def broadcast_to(xp, x, /, shape):
     r"""The elements repeated along axes of length 1 and new axes, without a copy."""
-    return xp.broadcast_to(x, shape)
+    try:
+        return xp.broadcast_to(x, shape)
+    except ValueError:
+        raise ValueError(
+            f"broadcast_to: shape {x.shape} does not broadcast to {shape}"
+        ) from None
 
 
 broadcast_to.vjp(x=lambda xp, g, shapes: sum_to(xp, g, shapes[0]))
@@ -194,7 +206,7 @@ stack.vjp_all(
 )  # fmt: skip
 def split(xp, x, /, sections, axis=0):
     r"""A list of parts along an axis: equal ones, or cut at the given places."""
-    length = x.shape[axis]
+    length = x.shape[on_axis(axis, x.ndim)]
     if isinstance(sections, int):
         if sections < 1 or length % sections:
             raise ValueError(
