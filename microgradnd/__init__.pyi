@@ -23,7 +23,6 @@ from .functions import (
     ones as ones,
     ones_like as ones_like,
     tensor as tensor,
-    to as to,
     zeros as zeros,
     zeros_like as zeros_like,
 )
@@ -36,9 +35,9 @@ from .modes import (
 )
 from .primitives import Primitive as Primitive, primitive as primitive
 from .random import Generator as Generator, manual_seed as manual_seed
-from .registry import COMPOSITES as COMPOSITES, REGISTRY as REGISTRY
 from .surface import Operand
 from .tape import Tensor as Tensor
+from .tracing import detect_anomaly as detect_anomaly, trace as trace
 from .transforms import (
     checkpoint as checkpoint,
     grad as grad,
@@ -51,6 +50,8 @@ from .transforms import (
 )
 
 __version__: str
+REGISTRY: dict[str, Any]
+COMPOSITES: dict[str, Any]
 
 def absolute(x: Operand) -> Tensor:
     """The magnitude, :math:`|x|`; its slope at 0 is taken as 0."""
@@ -101,7 +102,7 @@ def argmin(x: Operand, axis: int | None = None, keepdims: bool = False) -> Tenso
 
 
 def astype(x: Operand, dtype: DTypeLike) -> Tensor:
-    """The same values in another dtype; the gradient comes back in the operand's."""
+    """The same values, :math:`x`, in another dtype; the gradient comes back in the operand's."""
 
 
 def binary_cross_entropy_with_logits(
@@ -109,11 +110,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     r"""Cross-entropy of a sigmoid, :math:`-w\,t\ln\sigma(x) - (1 - t)\ln(1 - \sigma(x))`, reduced.
 
-    Args:
-        x: Logits.
-        target: Probabilities of the same shape.
-        pos_weight: Weight of the positive part; broadcasts.
-        reduction: "mean", "sum" or "none".
+    Takes logits, probabilities of the same shape, and a weight of the positive part (broadcasts).
 
     Raises:
         ValueError: If the shapes differ.
@@ -132,7 +129,9 @@ def bitwise_xor(x: Operand, y: Operand) -> Tensor:
     """The bits set in exactly one; for booleans, whether exactly one is true."""
 
 
-def broadcast_to(x: Operand, *shape: int | Sequence[int]) -> Tensor:
+def broadcast_to(
+    x: Operand, *sizes: int | Sequence[int], shape: int | Sequence[int] | None = None
+) -> Tensor:
     """The elements repeated along axes of length 1 and new axes, without a copy."""
 
 
@@ -197,13 +196,9 @@ def cross_entropy(
     The class axis is 1 (0 for a single example). A mean over class numbers is weighted, as
     PyTorch's.
 
-    Args:
-        x: Logits, (N, C) or (N, C, ...) or (C,).
-        target: Class numbers of shape (N, ...), or probabilities of the logits' shape.
-        weight: A weight per class, (C,).
-        ignore_index: Class number of examples that do not count.
-        reduction: "mean", "sum" or "none".
-        label_smoothing: Share of the target spread evenly over the classes.
+    Takes logits of shape (N, C), (N, C, ...) or (C,); class numbers of shape (N, ...) or
+    probabilities of the logits' shape; a weight per class, (C,). Examples of class `ignore_index`
+    do not count; `label_smoothing` is the share of a target that is spread over all classes.
 
     Raises:
         IndexError: For a class number outside 0..C-1.
@@ -318,7 +313,10 @@ def hard_silu(x: Operand) -> Tensor:
 
 
 def hard_tanh(x: Operand, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """The operand held between two values, its slope there taken as 0 (unlike `clip`)."""
+    r"""The operand held between two values, :math:`\min(\max(x, a), b)`.
+
+    Its slope at the two values is taken as 0 (unlike that of `clip`).
+    """
 
 
 def hardshrink(x: Operand, lambd: float = 0.5) -> Tensor:
@@ -593,7 +591,9 @@ def remainder(x: Operand, y: Operand) -> Tensor:
     r"""The remainder of floored division, :math:`x - y \lfloor x / y \rfloor`."""
 
 
-def reshape(x: Operand, *shape: int | Sequence[int]) -> Tensor:
+def reshape(
+    x: Operand, *sizes: int | Sequence[int], shape: int | Sequence[int] | None = None
+) -> Tensor:
     """The same elements in another shape; one length may be -1."""
 
 
@@ -608,9 +608,9 @@ def rrelu(
     training: bool = False,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Randomized leaky relu: the slope is drawn from U(lower, upper) in training, else the mean.
+    """Randomized leaky relu: :math:`x` if :math:`x > 0`, else `slope` times :math:`x`.
 
-    Called as `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`.
+    The slope is drawn from U(lower, upper) in training, else it is the mean of these. Called as `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`.
     Source: Xu et al. (2015).
     """
 
@@ -622,7 +622,7 @@ def scatter_add(
 
 
 def selu(x: Operand) -> Tensor:
-    r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, whose fixed point is mean 0, variance 1.
+    r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, with fixed point mean 0, variance 1.
 
     Source: Klambauer et al., Self-normalizing neural networks (NIPS 2017).
     """
@@ -637,7 +637,7 @@ def sigmoid(x: Operand) -> Tensor:
 
 
 def sign(x: Operand) -> Tensor:
-    """The sign: -1, 0 or 1; its slope is 0 everywhere."""
+    """The sign, :math:`x / |x|` (0 at 0); its slope is taken as 0 everywhere."""
 
 
 def silu(x: Operand) -> Tensor:
@@ -656,7 +656,7 @@ def sinh(x: Operand) -> Tensor:
 
 
 def softmax(x: Operand, axis: int = -1) -> Tensor:
-    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`, along an axis; NaN if all are -inf."""
+    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf."""
 
 
 def softmin(x: Operand, axis: int = -1) -> Tensor:
@@ -742,7 +742,10 @@ def tanh(x: Operand) -> Tensor:
 
 
 def tanhshrink(x: Operand) -> Tensor:
-    r"""The operand less its hyperbolic tangent, :math:`x - \tanh x`."""
+    r"""The operand less its hyperbolic tangent, :math:`x - \tanh x`, exact near 0.
+
+    There by Lambert's continued fraction, :math:`\tanh x = x / (1 + x^2 / (3 + x^2 / (5 + ...)))`.
+    """
 
 
 def tensordot(x: Operand, y: Operand, axes: int | Sequence[int] | None = 2) -> Tensor:
@@ -754,10 +757,12 @@ def tensordot(x: Operand, y: Operand, axes: int | Sequence[int] | None = 2) -> T
 
 
 def threshold(x: Operand, threshold: float, value: Operand) -> Tensor:
-    """The operand above a threshold, a fixed value below or at it."""
+    """The operand above a threshold, a value elsewhere: :math:`x` if :math:`x > t`, else `value`."""
 
 
-def transpose(x: Operand, *axes: int | Sequence[int] | None) -> Tensor:
+def transpose(
+    x: Operand, *order: int | Sequence[int] | None, axes: int | Sequence[int] | None = None
+) -> Tensor:
     """The axes in another order (reversed if none is given)."""
 
 
@@ -768,7 +773,7 @@ def var(
 
 
 def where(condition: Operand, x: Operand, y: Operand) -> Tensor:
-    """The elements of `x` where the condition holds, of `y` elsewhere.
+    """The elements of `x` where the condition holds, of `y` elsewhere: :math:`x` if c, else :math:`y`.
 
     Both branches are computed before: a NaN in the gradient of the branch that is not taken stays
     NaN. Give it safe operands (see the page "Different from PyTorch, NumPy and JAX").

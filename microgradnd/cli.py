@@ -8,7 +8,6 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib import import_module
 from typing import Any
 
 import numpy as np

@@ -45,7 +45,9 @@ class Writable:
 
     _array: Any
     _node: Any
-    _storage: Storage | None
+    _storage: Any
+    shape: tuple[int, ...]
+    dtype: Any
 
     @property
     def data(self) -> Any:

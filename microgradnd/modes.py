@@ -46,6 +46,7 @@ class Switch:
         MODE.reset(self.tokens.pop())
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate a function; every call makes the change anew, so threads do not meet in it."""
         @wraps(function)
         def switched(*args: Any, **kwargs: Any) -> Any:
             with Switch(**self.changes):

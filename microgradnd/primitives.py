@@ -253,7 +253,7 @@ class Primitive:
                 for x in chosen
                 if isinstance(x, Tensor)
             ]
-            if self.keeps_out:
+            if self.keeps_out and storage is not None:
                 guards.append((storage.version, storage.version[0]))
         node = Node(self, parents, kept, guards, out.shape, out.dtype)
         result = wrap(out, node, storage)

@@ -78,7 +78,7 @@ def _nearest(name: str) -> str:
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) -> Any:
-    op = OVERRIDES.get(ufunc)
+    op: Any = OVERRIDES.get(ufunc)
     if op is None:
         raise TypeError(f"np.{ufunc.__name__} does not take Tensors{_nearest(ufunc.__name__)}")
     if how != "__call__" or kwargs:
@@ -89,7 +89,7 @@ def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) 
 
 
 def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-    op = OVERRIDES.get(function)
+    op: Any = OVERRIDES.get(function)
     name = getattr(function, "__name__", str(function))
     if op is None:
         raise TypeError(f"np.{name} does not take Tensors{_nearest(name)}")

@@ -60,8 +60,8 @@ class Node:
         self.shape = shape
         self.dtype = dtype
         self.serial = serial()
-        self.grad = None
-        self.hooks = None
+        self.grad: Any = None
+        self.hooks: Any = None
 
 
 def wrap(array: Any, node: Node | None = None, storage: Storage | None = None) -> Tensor:

@@ -562,7 +562,7 @@ def layouts(x: np.ndarray) -> Any:
     """
     from hypothesis import strategies as st
 
-    names = [k for k in LAYOUTS if x.size and x.ndim or k not in ("broadcast", "0-d", "every second")]
+    names = [k for k in LAYOUTS if (x.size and x.ndim) or k not in ("broadcast", "0-d", "every second")]
     return st.sampled_from(names).map(lambda name: LAYOUTS[name](x))
 
 

@@ -109,7 +109,7 @@ def winners(row: Row, x: Any, winner: Any, show: int) -> str:
         texts[int(won)] = f"({texts[int(won)]})"
         return f"[{' '.join(texts)}]"
 
-    return "from " + mark(groups, winner)[1:-1]
+    return mark(groups, winner)[1:-1]
 
 
 # ----------------------------------------------------------------------------- the user's code
@@ -237,6 +237,13 @@ class Row:
         texts = [reference(operand) for operand in self.operands[:LISTED]]
         more = len(self.operands) - LISTED
         return ", ".join([*texts, f"{more} more"] if more > 0 else texts)
+
+    @property
+    def shown(self) -> str:
+        """The value as text; that of a small Maxout are its groups with the winners marked."""
+        if self.winners and isinstance(self.value, Range):
+            return f"{self.value}, {self.winners}"
+        return self.winners or written(self.value)
 
 
 def reference(operand: Any) -> str:
@@ -409,23 +416,25 @@ class Trace:
                 "trace: nothing was recorded; inside the block, compute with tensors that require "
                 "a gradient"
             )
-        head = ["#", "name", "operation", "operands", "shape", "value", "gradient", "line"]
+        digits = len(str(len(self.rows)))
+        head = ["#".rjust(digits), "operation", "operands", "shape", "value", "gradient", "line"]
         table = [
-            [str(row.number), row.name, row.step, row.of, _shape(row.shape),
-             f"{written(row.value)} {row.winners}".rstrip(), written(row.gradient), row.line]
+            [f"{row.number:{digits}} {row.name}", row.step, row.of, _shape(row.shape), row.shown,
+             written(row.gradient), row.line]
             for row in self.rows
         ]  # fmt: skip
         width = [max(map(len, column)) for column in zip(*table, strict=True)]
         used = [i for i, w in enumerate(width) if w]
-        lines, passing = [], False
-        for cells in [head, *table]:
-            row = self.rows[int(cells[0]) - 1] if cells[0] != "#" else None
-            if row is not None and row.reverse and not passing:
+
+        def line(cells: list[str]) -> str:
+            return "  ".join(cells[i].ljust(max(width[i], len(head[i]))) for i in used).rstrip()
+
+        lines, passing = [line(head)], False
+        for row, cells in zip(self.rows, table, strict=True):
+            if row.reverse and not passing:
                 lines.append("-- recorded by a reverse pass:")
-            passing = row is not None and row.reverse
-            fitted = [cells[i].ljust(max(width[i], len(head[i]))) for i in used]
-            fitted[0] = cells[0].rjust(width[0])
-            lines.append("  ".join(fitted).rstrip())
+            passing = row.reverse
+            lines.append(line(cells))
         return "\n".join(lines)
 
     def to_mermaid(self) -> str:
@@ -508,7 +517,7 @@ def trace(show: int = 6) -> Trace:
         >>> for row in t:
         ...     print(row.step, row.winners)
         leaf
-        maxout pieces=2 from [5 (7)] [-1 (1)]
+        maxout pieces=2 [5 (7)] [-1 (1)]
         sum
     """
     return Trace(show)

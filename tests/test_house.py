@@ -23,7 +23,8 @@ TOP = {
 
 def new_modules(code: str) -> set[str]:
     """What is loaded after some code that NumPy alone does not load, by top-level name."""
-    script = f"import sys, numpy\nbefore = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
+    before = "import sys, numpy\nbefore = set(sys.modules)"
+    script = f"{before}\n{code}\nprint(*set(sys.modules) - before)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )

@@ -7,6 +7,7 @@ is `(start, stop, step)`, and `ARRAY` marks the place of an array.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from ..arraylike import to_array
 from ..backend.namespace import ARRAY, decode
 from ..operands import admit, mixed
 from ..primitives import primitive
-from ..tape import Tensor, raw, sum_to
+from ..tape import raw, sum_to
+from .shaping import on_axis
 
 FULL = (None, None, None)
 
@@ -52,9 +54,9 @@ def _index_array(x, item):
         item = np.asarray(item)
         item = item.astype(int) if item.size == 0 else item
         item = to_array(item, None, getattr(x, "backend", None))
-    kind = item.dtype.kind if hasattr(item, "dtype") else "?"
-    if kind not in "iub":
-        raise IndexError(f"getitem: arrays used as indices must be integer or boolean, got {kind}")
+    got = getattr(item, "dtype", type(item).__name__)
+    if getattr(got, "kind", "") not in ("i", "u", "b"):
+        raise IndexError(f"getitem: an index array must be integer or boolean, got {got}")
     return item
 
 
@@ -110,7 +112,7 @@ def _setitem_front(x, index, value):
     return (x, value, *arrays), {"key": key}
 
 
-INDEX_CASES = (
+INDEX_CASES: Any = (
     (((4, 3),), {"key": (1,)}),
     (((4, 3),), {"key": (Ellipsis, (None, None, -2))}),
     (((4, 3),), {"key": (None, (1, 3, None), 0)}),
@@ -231,7 +233,7 @@ def take(xp, x, indices, /, axis=None):
     """
     if axis is None:
         x, axis = xp.reshape(x, (-1,)), 0
-    xp.check_indices(indices, x.shape[axis], f"take: axis {axis}")
+    xp.check_indices(indices, x.shape[on_axis(axis, x.ndim)], f"take: axis {axis}")
     return xp.take(x, indices, axis=axis)
 
 
@@ -261,7 +263,8 @@ def take_along_axis(xp, x, indices, /, axis=-1):
     Raises:
         IndexError: For an index out of bounds.
     """
-    xp.check_indices(indices, x.shape[axis], f"take_along_axis: axis {axis}")
+    size = x.shape[on_axis(axis, x.ndim)]
+    xp.check_indices(indices, size, f"take_along_axis: axis {axis}")
     return xp.take_along_axis(x, indices, axis)
 
 

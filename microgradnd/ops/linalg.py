@@ -170,9 +170,10 @@ def outer(x, y):
 @composite(numpy=np.dot, method=True)
 def dot(x, y):
     r"""`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`."""
-    if np.ndim(x) == 0 or np.ndim(y) == 0:
+    left, right = (v.ndim if hasattr(v, "ndim") else np.ndim(v) for v in (x, y))
+    if left == 0 or right == 0:
         return x * y
-    return tensordot(x, y, ((-1,), (-2 if np.ndim(y) > 1 else -1,)))
+    return tensordot(x, y, ((-1,), (-2 if right > 1 else -1,)))
 
 
 @composite(numpy=np.tensordot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..primitives import primitive
 
 
@@ -25,7 +27,7 @@ def _each(g, size, reduction):
     return g / size if reduction == "mean" and size else g
 
 
-PAIRS = (
+PAIRS: Any = (
     (((3, 2), (3, 2)), {}),
     (((3,), (3,)), {"reduction": "sum"}),
     (((2, 2), (2, 2)), {"reduction": "none"}),
@@ -195,7 +197,7 @@ def _per_example(xp, g, n, axis, reduction):
     return xp.expand_dims(g, axis) if reduction == "none" else g
 
 
-CLASS_CASES = (
+CLASS_CASES: Any = (
     (((3, 4), [1, 0, 3]), {}),
     (((3, 4), [1, -100, 3], (4,)), {}),
     (((3, 4), (3, 4)), {}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..primitives import primitive
@@ -9,7 +11,7 @@ from ..primitives import primitive
 MAX = {2: 65504.0, 4: 3.4028234663852886e38, 8: 1.7976931348623157e308}
 
 #: Operands and attributes for the generated tests of every reduction over one or several axes.
-CASES = (
+CASES: Any = (
     (((3, 4),), {}),
     (((3, 4),), {"axis": 0}),
     (((3, 4),), {"axis": -1, "keepdims": True}),
@@ -17,7 +19,7 @@ CASES = (
     (((2, 3),), {"axis": ()}),
     (((),), {}),
 )
-ONE_AXIS = (
+ONE_AXIS: Any = (
     (((3, 4),), {}),
     (((3, 4),), {"axis": 0}),
     (((2, 3, 2),), {"axis": -2}),

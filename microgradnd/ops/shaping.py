@@ -124,6 +124,9 @@ expand_dims.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
 )
 def squeeze(xp, x, /, axis=None):
     r"""Axes of length 1 taken away (all of them, or the given ones)."""
+    for a in () if axis is None else axis if isinstance(axis, tuple) else (axis,):
+        if x.shape[on_axis(a, x.ndim)] != 1:
+            raise ValueError(f"squeeze: axis {a} of shape {x.shape} has not the length 1")
     return xp.squeeze(x, axis)
 
 
