@@ -214,7 +214,7 @@ class Primitive:
         if self.residuals:
             out, residuals = out
         if self.outputs:
-            return self._record_several(out, arrays, parents, recorded, backend, attrs)
+            return self._record_several(out, operands, arrays, parents, recorded, backend, attrs)
         if type(out) is not backend.array_type:
             out = backend.asarray(out)
         storage = None
@@ -258,12 +258,14 @@ class Primitive:
         node = Node(self, parents, kept, guards, out.shape, out.dtype)
         result = wrap(out, node, storage)
         if mode.watch is not None:
-            mode.watch.record(node, operands, result, residuals)
+            used = self.defaults if attrs is None else attrs
+            mode.watch.record(node, operands, result, residuals, used)
         return result
 
     def _record_several(
-        self, outs: Any, arrays: Any, parents: Any, recorded: bool, backend: Any, attrs: Any
-    ) -> list[Tensor]:
+        self, outs: Any, operands: Any, arrays: Any, parents: Any, recorded: bool, backend: Any,
+        attrs: Any,
+    ) -> list[Tensor]:  # fmt: skip
         """Record one node for all results and one that picks each of them."""
         outs = [backend.asarray(out) for out in outs]
         mode = MODE.get()
@@ -274,7 +276,7 @@ class Primitive:
         node = Node(self, parents, kept, (), [o.shape for o in outs], [o.dtype for o in outs])
         results = pick_each(node, outs)
         if mode.watch is not None:
-            mode.watch.record(node, [], results, ())
+            mode.watch.record(node, operands, results, (), attrs)
         return results
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .arraylike import host_array
+from .backend import BY_TYPE
 from .modes import MODE
-from .operands import NUMBERS, Inadmissible, admit
+from .operands import NUMBERS, Inadmissible, admit, mixed
 from .registry import COMPOSITES, OVERRIDES, REGISTRY
 from .tape import Tensor, raw
 
@@ -54,6 +55,8 @@ def define_operator(op: Any, name: str) -> None:
         value = y if type(y) in NUMBERS else raw(y) if isinstance(y, Tensor) else admit(name, y)
         if type(value) is list:
             value = x.backend.asarray(host_array(value[0], MODE.get().default_dtype))
+        if type(value) in BY_TYPE and type(value) is not type(x._array):
+            raise mixed(op.name, [x._array, value])
         return x._write(f"in-place {op.name}", lambda: in_place(x._array, value),
                         lambda: fast(x, y))  # fmt: skip
 

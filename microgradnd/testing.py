@@ -151,7 +151,7 @@ class _Problem:
 
     def gradients(self, cts: list[Any], taped: bool = False) -> list[Any]:
         """The gradients (Tensors) of a fresh graph, None where no result depends on an argument."""
-        leaves = [Tensor(self.args[i], requires_grad=True) for i in self.numbers]
+        leaves = [wrap(self.args[i]).requires_grad_() for i in self.numbers]  # no copies
         with Switch(recording=True):
             outs = _listed(self.f(*self.fill(leaves)))
         seeds = [
@@ -231,19 +231,9 @@ def gradcheck(
     rng = np.random.default_rng(seed)
     home = problem.home
     xs = tuple(problem.args[i] for i in problem.numbers)
-    before = [np.array(_host(x)) for x in xs]
-    outs = problem.values(xs)
-    cts = [home.asarray(_random(rng, o.shape)) for o in outs]
-    given = [np.array(_host(ct)) for ct in cts]
+    cts = [home.asarray(_random(rng, o.shape)) for o in problem.values(xs)]
+    weights = np.concatenate([np.array(_host(ct)).reshape(-1) for ct in cts])
     gradients = _check_rules(problem, what, cts)
-    for i, x, old in zip(problem.numbers, xs, before, strict=True):
-        if not _same_bits(np.array(_host(x)), old):
-            raise AssertionError(f"{what}: argument {i} was written to")
-    for ct, old in zip(cts, given, strict=True):
-        if not _same_bits(np.array(_host(ct)), old):
-            raise AssertionError(f"{what}: the cotangent was written to")
-
-    weights = np.concatenate([g.reshape(-1) for g in given])
     done = Checked()
     for place, (i, x) in enumerate(zip(problem.numbers, xs, strict=True)):
         analytic = np.zeros(x.shape) if gradients[place] is None else _host(gradients[place])
@@ -272,12 +262,17 @@ def gradcheck(
 def _check_rules(problem: _Problem, what: str, cts: list[Any]) -> list[Any]:
     """What must hold for gradients besides their values; gives the gradients."""
     home = problem.home
-    gradients, again = problem.gradients(cts), problem.gradients(cts)
-    zeros = problem.gradients([home.xp.zeros_like(ct) for ct in cts])
-    seen: list[tuple[str, Any]] = [
+    given = [
         *((f"argument {i}", problem.args[i]) for i in problem.numbers),
         *(("the cotangent", ct) for ct in cts),
     ]
+    before = [np.array(_host(array)) for _, array in given]
+    gradients = problem.gradients(cts)
+    for (name, array), old in zip(given, before, strict=True):
+        if not _same_bits(np.array(_host(array)), old):
+            raise AssertionError(f"{what}: {name} was written to")
+    again = problem.gradients(cts)
+    zeros = problem.gradients([home.xp.zeros_like(ct) for ct in cts])
     for i, g, twin, zero in zip(problem.numbers, gradients, again, zeros, strict=True):
         if g is None:
             continue
@@ -297,12 +292,12 @@ def _check_rules(problem: _Problem, what: str, cts: list[Any]) -> list[Any]:
             raise AssertionError(
                 f"{what}: argument {i}: a zero cotangent gave {_host(zero).tolist()}"
             )
-        for other, array in seen:
+        for other, array in given:
             if home.shares_memory(g._array, array):
                 raise AssertionError(
                     f"{what}: the gradient of argument {i} shares memory with {other}"
                 )
-        seen.append((f"the gradient of argument {i}", g._array))
+        given.append((f"the gradient of argument {i}", g._array))
     return gradients
 
 
@@ -647,15 +642,10 @@ def _close(x: np.ndarray, y: np.ndarray, ulps: float, whole: bool) -> bool:
 
 
 def check_paths(op: Any, sample: Sample) -> None:
-    """The pass on raw arrays and the recorded pass give the same; forward writes to nothing."""
-    before = [np.array(x) for x in sample.operands]
-    outs = results(op, sample.operands, sample.attrs)
-    for i, (x, old) in enumerate(zip(sample.operands, before, strict=True)):
-        if isinstance(x, np.ndarray) and not _same_bits(np.array(x), old):
-            raise AssertionError(f"{op.name}: forward wrote to operand {i}")
+    """The pass on raw arrays and the recorded pass give the same."""
     if not differentiable(op, sample.operands):
         return
-    cts = cotangents(outs)
+    cts = cotangents(results(op, sample.operands, sample.attrs))
     raw = gradients(op, sample.operands, sample.attrs, cts)
     taped = gradients(op, sample.operands, sample.attrs, cts, taped=True)
     for i, a, b in zip(differentiable(op, sample.operands), raw, taped, strict=True):
@@ -667,12 +657,16 @@ def check_paths(op: Any, sample: Sample) -> None:
 
 
 def check_memory(op: Any, sample: Sample) -> None:
-    """Only a primitive that says `view=True` may give a result in an operand's memory."""
-    xs = [wrap(x) if isinstance(x, np.ndarray) else x for x in sample.operands]
-    for out in _listed(call(op, xs, sample.attrs)):
-        for i, x in enumerate(xs):
-            allowed = op.view and i == 0
-            if isinstance(x, Tensor) and not allowed and np.shares_memory(out._array, x._array):
+    """Forward writes to no operand; only with `view=True` is its result in the first one's memory."""
+    before = [np.array(x) for x in sample.operands]
+    outs = _listed(call(op, [_wrapped(x) for x in sample.operands], sample.attrs))
+    for i, (x, old) in enumerate(zip(sample.operands, before, strict=True)):
+        if not isinstance(x, np.ndarray):
+            continue
+        if not _same_bits(np.array(x), old):
+            raise AssertionError(f"{op.name}: forward wrote to operand {i}")
+        for out in outs:
+            if not (op.view and i == 0) and np.shares_memory(out._array, x):
                 raise AssertionError(
                     f"{op.name}: the result shares memory with operand {i}, and view=True is not set"
                 )
@@ -780,7 +774,7 @@ def check_conventions(op: Any) -> None:
     """Gradients at kinks and ties are exactly those of the table; finite, to second order too."""
     for case, values, attrs, wanted in op.data.get("conventions", ()):
         operands = tuple(np.array(v) if isinstance(v, list) else v for v in values)
-        attrs = op.data.get("defaults_for_tests", {}) | attrs
+        attrs = attributes(op)[0] | attrs
         numbers = differentiable(op, operands)
         for taped in (False, True):
             found = gradients(op, operands, attrs, taped=taped)

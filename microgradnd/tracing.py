@@ -501,10 +501,11 @@ def trace(show: int = 6) -> Trace:
     """Watch what is recorded and what flows back: `with mg.trace() as t:`.
 
     Afterwards `print(t)` is the table of all steps (operation, operands, shape, value, gradient,
-    the user's line; in a Maxout the winners are in parentheses), `t.to_mermaid()` the picture,
+    the user's line; of a Maxout the groups, winners in parentheses), `t.to_mermaid()` the picture,
     `t.saved_bytes()` what backward holds, `t.rows` the steps themselves. Operations on tensors that
     need no gradient are not recorded: their results appear as constants. The trace holds copies
-    of small values and ranges of large ones, never the graph.
+    of small values and ranges of large ones, never the graph. Blocks nest: each sees what happens
+    inside it. A step that several passes reach shows the gradient of the last.
 
     Args:
         show: Arrays of up to so many elements are shown in full, larger ones as a range.
@@ -514,11 +515,10 @@ def trace(show: int = 6) -> Trace:
         >>> x = mg.tensor([5.0, 7.0, -1.0, 1.0], requires_grad=True)
         >>> with mg.trace() as t:
         ...     mg.maxout(x, 2).sum().backward()
-        >>> for row in t:
-        ...     print(row.step, row.winners)
-        leaf
-        maxout pieces=2 [5 (7)] [-1 (1)]
-        sum
+        >>> [row.operation for row in t]
+        ['leaf', 'maxout', 'sum']
+        >>> t.rows[1].winners
+        '[5 (7)] [-1 (1)]'
     """
     return Trace(show)
 

@@ -379,6 +379,11 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             shapes, dtypes = [o.shape for o in outs], [o.dtype for o in outs]
             node = Node(op, parents, (), guards, shapes, dtypes)
             made = pick_each(node, [o._array for o in outs])
+        watch = MODE.get().watch
+        if watch is not None:
+            node = made[0]._node if len(outs) == 1 else made[0]._node.parents[0]
+            inputs = [x for x in flatten([xs, kwargs])[0] if isinstance(x, Tensor)]
+            watch.record(node, inputs, made[0] if len(outs) == 1 else made, (), {})
         numbers = {id(o): m for o, m in zip(outs, made, strict=True)}
         return rebuild([numbers.get(id(o), o) for o in leaves])
 

@@ -158,6 +158,7 @@ def differentiate(sample: Sample, operands: list[Any], place: Any, order: int = 
         second = gradients(operands)
     return Results(outs, first, taped, second)
 
+
 @contextmanager
 def registered(backend: backends.Backend) -> Any:
     """Make a backend known to the engine inside a `with` block, and forget it afterwards."""

@@ -7,10 +7,11 @@ import sys
 import threading
 from types import SimpleNamespace
 
-import microgradnd as mg
 import numpy as np
 import pytest
 import standin
+
+import microgradnd as mg
 from microgradnd import backend
 from microgradnd.backend import BackendError, MissingBackendError
 from microgradnd.backend.cupy_backend import CupyBackend, explain
@@ -127,9 +128,7 @@ print(*{name.partition(".")[0] for name in set(sys.modules) - before})
 
 
 def fake(driver, runtime=13000):
-    calls = SimpleNamespace(
-        driverGetVersion=lambda: driver, runtimeGetVersion=lambda: runtime
-    )
+    calls = SimpleNamespace(driverGetVersion=lambda: driver, runtimeGetVersion=lambda: runtime)
     return SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(runtime=calls))
 
 
@@ -238,7 +237,7 @@ def test_mixing_names_both(other):
         lambda: device + np.ones(2), lambda: mg.allclose(host, device),
         lambda: mg.cross_entropy(device, mg.tensor(1)),
     ):  # fmt: skip
-        with pytest.raises(TypeError, match="'numpy'.*'standin'|'standin'.*'numpy'"):
+        with pytest.raises(TypeError, match=r"'numpy'.*'standin'|'standin'.*'numpy'"):
             mix()
     assert (device * 2.0 + [1.0, 1.0]).tolist() == [3.0, 5.0]  # numbers and lists belong to nobody
 

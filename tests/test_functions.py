@@ -4,9 +4,10 @@ import copy
 import math
 import pickle
 
-import microgradnd as mg
 import numpy as np
 import pytest
+
+import microgradnd as mg
 
 
 def leaf(values, dtype=None):

@@ -3,9 +3,10 @@
 import gc
 import operator
 
-import microgradnd as mg
 import numpy as np
 import pytest
+
+import microgradnd as mg
 
 
 def leaf(values, dtype=None):
@@ -211,8 +212,8 @@ def test_shared_memory_is_not_written_to_while_recording():
 VIEWS = pytest.mark.parametrize(
     "view",
     [
-        lambda t: t[:1], lambda t: t[...], lambda t: t[None], lambda t: t.reshape(2, 1), lambda t: t.T,
-        lambda t: t.detach(), lambda t: mg.expand_dims(t, 0), lambda t: mg.flip(t),
+        lambda t: t[:1], lambda t: t[...], lambda t: t[None], lambda t: t.reshape(2, 1),
+        lambda t: t.T, lambda t: t.detach(), lambda t: mg.expand_dims(t, 0), lambda t: mg.flip(t),
         lambda t: mg.broadcast_to(t, (3, 2)), lambda t: mg.squeeze(t[None, 0:2]),
     ],
 )  # fmt: skip

@@ -2,9 +2,10 @@
 
 import operator
 
-import microgradnd as mg
 import numpy as np
 import pytest
+
+import microgradnd as mg
 
 
 def leaf(values, dtype="float64"):

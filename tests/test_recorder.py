@@ -114,7 +114,7 @@ def test_shape_and_dtype_are_those_of_numpy():
     with pytest.raises(ValueError):
         x @ x
     with pytest.raises(TypeError):
-        x * [1.0]
+        x - [1.0]
     with pytest.raises(TypeError, match="ndarray among recorded arrays"):
         RECORDER.xp.add(x, np.ones(3))
     RECORDER.start()

@@ -3,9 +3,10 @@
 import weakref
 from collections import namedtuple
 
-import microgradnd as mg
 import numpy as np
 import pytest
+
+import microgradnd as mg
 
 
 def leaf(values, dtype="float64"):

@@ -11,7 +11,7 @@ from ..primitives import primitive
 from ..protocols import composite
 from ..random import default_generator
 from .reductions import shifted
-from .shaping import concatenate, reshape, split
+from .shaping import concatenate, on_axis, reshape, split
 
 SQRT_HALF = math.sqrt(0.5)
 INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
@@ -83,6 +83,7 @@ def maxout(xp, x, /, pieces, axis=-1):
         raise TypeError(f"maxout: pieces must be an integer, got {pieces!r}")
     if pieces < 1:
         raise ValueError(f"maxout: pieces must be at least 1, got {pieces}")
+    on_axis(axis, x.ndim)
     grouped = _last(xp, x, axis, -1)
     size = grouped.shape[-1]
     if not size:
@@ -196,8 +197,8 @@ def _rrelu_arguments(x, lower=1 / 8, upper=1 / 3, training=False, generator=None
 def rrelu(xp, x, slope, /):
     r"""Randomized leaky relu: :math:`x` if :math:`x > 0`, else `slope` times :math:`x`.
 
-    The slope is drawn from U(lower, upper) in training, else it is the mean of these. Called as `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`.
-    Source: Xu et al. (2015).
+    The slope is drawn from U(lower, upper) in training, else it is the mean of these. Called as
+    `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`. Source: Xu et al. (2015).
     """
     return xp.where(x > 0, x, x * slope)
 
@@ -254,7 +255,7 @@ selu.vjp(
     defaults_for_tests={"threshold": 0.1, "value": 20.0},
 )
 def threshold(xp, x, /, threshold, value):
-    r"""The operand above a threshold, a value elsewhere: :math:`x` if :math:`x > t`, else `value`."""
+    r"""The operand above a threshold: :math:`x` if :math:`x > t`, else `value`."""
     return xp.where((x > threshold) | (x != x), x, value)
 
 
@@ -464,7 +465,7 @@ mish.vjp(x=lambda xp, g, x: g * _mish_slope(xp, x))
 def _gelu(xp, x, approximate):
     x = xp.maximum(x, UNDERFLOW)
     if approximate == "tanh":
-        z = xp.clip(x, -100.0, 100.0)
+        z = xp.clip(x, -22.0, 22.0)  # beyond, the sigmoid is 0 or 1
         # (1 + tanh u) / 2 = sigmoid(2 u) keeps its precision where tanh u is near -1.
         return x * xp.sigmoid(2.0 * TANH_SCALE * (z + 0.044715 * z * z * z))
     return x * (0.5 * xp.erfc(-SQRT_HALF * x))
@@ -488,7 +489,7 @@ def gelu(xp, x, /, approximate="none"):
 
 def _gelu_slope(xp, x, approximate):
     if approximate == "tanh":
-        x = xp.clip(x, -100.0, 100.0)
+        x = xp.clip(x, -22.0, 22.0)  # beyond, the sigmoid is 0 or 1
         s = xp.sigmoid(2.0 * TANH_SCALE * (x + 0.044715 * x * x * x))
         inner = 2.0 * TANH_SCALE * (1.0 + 0.134145 * x * x)
         return s * (1.0 + x * (1.0 - s) * inner)

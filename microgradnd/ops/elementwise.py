@@ -296,7 +296,7 @@ clip.vjp(
     domain={"condition": "mask"},
 )
 def where(xp, condition, x, y, /):
-    r"""The elements of `x` where the condition holds, of `y` elsewhere: :math:`x` if c, else :math:`y`.
+    r"""The elements of two operands by a condition: :math:`x` where it holds, :math:`y` elsewhere.
 
     Both branches are computed before: a NaN in the gradient of the branch that is not taken stays
     NaN. Give it safe operands (see the page "Different from PyTorch, NumPy and JAX").

@@ -193,7 +193,7 @@ def _row(xp, weight, like):
 def _per_example(xp, g, n, axis, reduction):
     """The cotangent of the unreduced losses, with a class axis."""
     if reduction == "mean":  # if nothing counts, the loss is NaN but its gradient 0, as PyTorch's
-        return g / (max(n, 1) if isinstance(n, int) else xp.where(n == 0, 1.0, n))
+        return g / (n + (n == 0))
     return xp.expand_dims(g, axis) if reduction == "none" else g
 
 
