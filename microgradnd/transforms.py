@@ -7,8 +7,9 @@ an older node, the pass is itself recorded, and the result can be differentiated
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
+from types import MappingProxyType
 from typing import Any
 
 from .arraylike import cotangent
@@ -322,6 +323,8 @@ class Replay:
 
     name = "checkpoint"
     elementwise = False
+    operands: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, function: Callable[[], list[Tensor]], state: Any, single: bool):
         self.function, self.state = function, state

@@ -80,6 +80,23 @@ def samples(name: str, dtype: Any = "float32") -> list[Sample]:
     return calls
 
 
+def whole_samples(name: str) -> list[Sample]:
+    """Give calls on integers and booleans, where the entry says that it takes them."""
+    op = REGISTRY.get(name)
+    kinds = op.data.get("dtypes", "f") if op else "f"
+    dtypes = [d for k, d in {"i": "int32", "u": "uint8", "b": "bool"}.items() if k in kinds]
+    found = []
+    for dtype in dtypes:
+        for sample in samples(name, "float64"):
+            operands = [
+                np.abs(np.rint(x)).astype(dtype) if isinstance(x, np.ndarray) else x
+                for x in sample.operands
+            ]
+            if not any(type(x) is float for x in operands):  # a float widens integers
+                found.append(sample._replace(operands=operands))
+    return found
+
+
 def place_all(sample: Sample, place: Any, leaves: bool = True) -> list[Any]:
     """Give the operands as Tensors over `place(host array)`; floats require a gradient."""
     return [

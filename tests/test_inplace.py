@@ -233,6 +233,16 @@ def test_a_tensor_with_a_live_view_is_refused(view, write):
     assert y.tolist() != [1.0, 2.0]
 
 
+def test_adding_to_a_part():
+    y = leaf([1.0, 2.0]) * 1.0
+    with pytest.raises(RuntimeError, match=r"mg\.where or mg\.scatter_add"):
+        y[:1] += 1.0
+    with mg.no_grad():
+        y[:1] += 1.0
+        y[1] += 10.0
+    assert y.tolist() == [2.0, 12.0]
+
+
 @VIEWS
 def test_a_view_is_refused(view):
     y = leaf([1.0, 2.0]) * 1.0

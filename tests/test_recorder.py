@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from recorder import NUMPY, RECORDER, Recorded, Recorder, Unrecordable, replay
 from samples import NAMES as OPERATIONS
-from samples import differentiate, place_all, registered, samples
+from samples import differentiate, place_all, registered, samples, whole_samples
 
 import microgradnd as mg
 import microgradnd.backend as backends
@@ -64,18 +64,17 @@ def compare(sample):
 def test_every_operation_is_recorded_and_replayed_to_second_order(name):
     entry = REGISTRY[name].data if name in REGISTRY else {}
     done, refused = [], []
-    for dtype in DTYPES:
-        for sample in samples(name, dtype):
-            try:
-                replayed, want = compare(sample)
-            except Unrecordable as error:
-                assert entry.get("why"), f"{sample}: {error}, and the entry does not say why"
-                assert name in str(error)
-                refused.append(sample)
-                continue
-            for mine, theirs in zip(replayed, want, strict=True):
-                assert same_bits(mine, theirs), f"{sample}: {mine} for {theirs}"
-            done.append(sample)
+    for sample in (*whole_samples(name), *(s for dtype in DTYPES for s in samples(name, dtype))):
+        try:
+            replayed, want = compare(sample)
+        except Unrecordable as error:
+            assert entry.get("why"), f"{sample}: {error}, and the entry does not say why"
+            assert name in str(error)
+            refused.append(sample)
+            continue
+        for mine, theirs in zip(replayed, want, strict=True):
+            assert same_bits(mine, theirs), f"{sample}: {mine} for {theirs}"
+        done.append(sample)
     assert bool(done) is entry.get("recordable", True)
     assert not entry.get("why") or refused, "the entry gives a reason for nothing"
     assert all(sample.masked for sample in refused) or not done

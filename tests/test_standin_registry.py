@@ -18,6 +18,7 @@ from samples import (
     place_all,
     registered,
     samples,
+    whole_samples,
 )
 
 import microgradnd as mg
@@ -142,6 +143,18 @@ def test_every_operation_is_numpy_s_and_stays_on_the_device(name):
                 node = t._node
                 assert node is None or not on_host(node.kept), f"{sample} keeps {node.kept}"
                 assert t.requires_grad == want.outs[0].requires_grad
+
+
+def test_integers_and_booleans_give_what_numpy_gives():
+    tried = 0
+    for name in NAMES:
+        for sample in whole_samples(name):
+            got, want, counted = run(sample, 0)
+            assert (counted.syncs, counted.uploads, counted.host_copies) == (0, 0, 0), sample
+            for mine, theirs in zip(got.outs, want.outs, strict=True):
+                near(sample, host(mine), host(theirs))
+            tried += 1
+    assert tried > 300
 
 
 def test_every_float_dtype_is_kept_to_the_end():

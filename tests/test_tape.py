@@ -378,6 +378,15 @@ def test_a_view_of_the_seed_is_copied(f):
     assert (seed == 1.0).all()
 
 
+def test_a_hook_and_grad_share_no_memory():
+    x, seen = leaf([1.0, 2.0]), []
+    x.register_hook(seen.append)
+    (x + x).sum().backward()
+    with mg.no_grad():
+        x.grad += 5.0
+    assert seen[0].tolist() == [2.0, 2.0]
+
+
 def test_the_gradient_of_a_sum_can_be_written_to():
     x = leaf([1.0, 2.0])
     x.sum().backward()
@@ -698,6 +707,40 @@ def test_several_outputs_are_one_node():
     assert a._node.parents[0] is b._node.parents[0]
     (a * 2.0 + a + b * 5.0).sum().backward()
     assert x.grad.tolist() == [3.0, 3.0, 5.0, 5.0]
+
+
+@pytest.fixture
+def both(scratch_registry):
+    @mg.primitive(outputs=True)
+    def both(xp, x, /):
+        return [xp.exp(x), xp.square(x)]
+
+    both.vjp(x=lambda g, out, x: g[0] * out[0] + 2.0 * g[1] * x)
+    return both
+
+
+def test_several_outputs_that_keep_values_to_second_order(both):
+    x = leaf(2.0, "float64")
+
+    def f(x):
+        a, b = both(x)
+        return a + b
+
+    assert mg.grad(f)(x).item() == pytest.approx(np.exp(2.0) + 4.0)
+    assert mg.grad(mg.grad(f))(x).item() == pytest.approx(np.exp(2.0) + 2.0)
+
+
+@pytest.mark.parametrize("overwritten", ["operand", "result"])
+def test_several_outputs_notice_overwritten_values(both, overwritten):
+    x = leaf([1.0, 2.0])
+    a, b = both(x)
+    with mg.no_grad():
+        if overwritten == "operand":
+            x += 1.0
+        else:
+            a += 1.0
+    with pytest.raises(RuntimeError, match=r"both.*overwritten"):
+        (a + b).sum().backward()
 
 
 def test_unused_outputs_count_as_zero():
