@@ -100,7 +100,7 @@ def compare(
 def main(argv: list[str] | None = None) -> int:
     """Print the tables; gives 1 if a backend that was asked for cannot be used, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short samples: some ten seconds in all")
+    parser.add_argument("--quick", action="store_true", help="short samples: ten seconds in all")
     parser.add_argument("--backend", choices=COLUMNS, help="fill one column only")
     parser.add_argument("--json", metavar="FILE", help="also write the results as JSON")
     options = parser.parse_args(argv)

@@ -9,7 +9,7 @@ import sys
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from .timing import ROOT, readable, save, table
+from .timing import ROOT, busy, readable, save, table
 
 CODE = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 MODULES = ("numpy", "microgradnd")
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> float:
     rows = [(f"import {m}", readable(median(t)), f"{median(t) / numpy:.2f}")
             for m, t in times.items()]  # fmt: skip
     print(table((f"median of {options.rounds} processes", "time", "of numpy"), rows))
+    print(busy())
     if options.json:
         save(options.json, times)
     return ours / numpy

@@ -88,6 +88,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def busy() -> str:
+    """Say how busy the machine is with everything that runs on it, for figures to be judged by."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    note = ": too many, take no figure from this run" if load > 1.5 * cores else ""
+    return f"on average {load:.1f} processes wanted the {cores} cores{note}"
+
+
 def processor() -> str:
     """Give the processor's model."""
     try:

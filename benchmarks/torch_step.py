@@ -15,7 +15,7 @@ import sys
 from statistics import median
 
 from . import steps
-from .timing import ROOT, measure, readable, save, table
+from .timing import ROOT, busy, measure, readable, save, table
 
 PEERS = {
     "microgradnd": steps.microgradnd_step,
@@ -82,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
          f"{median(times) / reference:.2f}")
         for peer, times in rounds.items()
     ]  # fmt: skip
-    print(f"{options.size}, relu, float32, {options.rounds} rounds of {options.seconds:g} s\n")
+    print(f"{options.size}, relu, float32, {options.rounds} rounds of {options.seconds:g} s")
+    print(f"{busy()}\n")
     print(table(("one training step", "median", "rounds", "of torch"), rows))
     if options.json:
         save(options.json, {"size": options.size, "seconds": rounds})

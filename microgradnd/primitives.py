@@ -169,6 +169,8 @@ class Primitive:
             elif name == self.rest:
                 parents = node.parents[len(self.operands) :]
                 lifted.append([lift(*pair) for pair in zip(value, parents, strict=True)])
+            elif name == "out" and self.outputs:
+                lifted.append(pick_each(node, value))
             else:
                 lifted.append(lift(value, node if name == "out" else None))
         pool = (xp, None, *lifted)
@@ -214,26 +216,26 @@ class Primitive:
         if self.residuals:
             out, residuals = out
         if self.outputs:
-            return self._record_several(out, operands, arrays, parents, recorded, backend, attrs)
-        if type(out) is not backend.array_type:
+            out = [backend.asarray(o) for o in out]
+        elif type(out) is not backend.array_type:
             out = backend.asarray(out)
         storage = None
         if self.view and backend.shares_memory(out, arrays[0]):
             storage = storage_of(operands[0]) if isinstance(operands[0], Tensor) else Storage()
         if not recorded:
-            return wrap(out, None, storage)
+            return [wrap(o) for o in out] if self.outputs else wrap(out, None, storage)
         return self._record(out, operands, arrays, parents, attrs, residuals, storage)
 
     def _record(
         self, out: Any, operands: Any, arrays: Any, parents: Any, attrs: Any = None,
         residuals: Any = (), storage: Storage | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """Put a result on the tape: its node keeps what the formulas need, and the versions."""
         mode = MODE.get()
-        if not (mode.recording and self.rules and out.dtype.kind == "f"):
-            return wrap(out, None, storage)
+        if not (mode.recording and self.rules and (self.outputs or out.dtype.kind == "f")):
+            return [wrap(o) for o in out] if self.outputs else wrap(out, None, storage)
         kept: Any = ()
-        guards: Any = ()
+        guards: list[tuple[list[int], int]] = []
         if self.needs:
             n = len(self.operands)
             if attrs is None and not self.keeps_shapes:
@@ -243,41 +245,28 @@ class Primitive:
                 values = (self.defaults if attrs is None else attrs).values()
                 shapes = [getattr(a, "shape", ()) for a in arrays] if self.keeps_shapes else None
                 kept = self.save((out, *fixed, *residuals, *values, shapes))
-            if self.keeps_out and storage is None:
-                storage = Storage()
             chosen = [operands[i] for i in self.kept_operands]
             if self.keeps_rest:
                 chosen += operands[n:]
-            guards = [
-                (version := storage_of(x).version, version[0])
-                for x in chosen
-                if isinstance(x, Tensor)
-            ]
-            if self.keeps_out and storage is not None:
-                guards.append((storage.version, storage.version[0]))
-        node = Node(self, parents, kept, guards, out.shape, out.dtype)
-        result = wrap(out, node, storage)
+            for x in chosen:
+                if isinstance(x, Tensor):
+                    version = storage_of(x).version
+                    guards.append((version, version[0]))
+        result: Any
+        if self.outputs:  # one node for all, and one that picks each
+            node = Node(self, parents, kept, guards, [o.shape for o in out], [o.dtype for o in out])
+            result = [r if r.dtype.kind == "f" else wrap(r._array) for r in pick_each(node, out)]
+        else:
+            node = Node(self, parents, kept, guards, out.shape, out.dtype)
+            result = wrap(out, node, storage)
+        if self.keeps_out:
+            for r in result if self.outputs else (result,):
+                version = storage_of(r).version
+                guards.append((version, version[0]))
         if mode.watch is not None:
             used = self.defaults if attrs is None else attrs
             mode.watch.record(node, operands, result, residuals, used)
         return result
-
-    def _record_several(
-        self, outs: Any, operands: Any, arrays: Any, parents: Any, recorded: bool, backend: Any,
-        attrs: Any,
-    ) -> list[Tensor]:  # fmt: skip
-        """Record one node for all results and one that picks each of them."""
-        outs = [backend.asarray(out) for out in outs]
-        mode = MODE.get()
-        if not (recorded and mode.recording):
-            return [wrap(out) for out in outs]
-        shapes = [getattr(a, "shape", ()) for a in arrays]
-        kept = self.save((outs, *arrays, *attrs.values(), shapes)) if self.needs else ()
-        node = Node(self, parents, kept, (), [o.shape for o in outs], [o.dtype for o in outs])
-        results = pick_each(node, outs)
-        if mode.watch is not None:
-            mode.watch.record(node, operands, results, (), attrs)
-        return results
 
 
 def _fast(op: Primitive) -> Callable[..., Any]:

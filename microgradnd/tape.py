@@ -254,7 +254,7 @@ def reverse(
         del seed
         while heap:
             number = -heappop(heap)
-            node, g, ours = pending.pop(number)
+            node, g, _ = pending.pop(number)
             if node.hooks is not None:
                 tensor = run_hooks(node, g if taped else wrap_gradient(g), taped)
                 g = tensor if taped else tensor._array
@@ -268,7 +268,7 @@ def reverse(
             del probe
             if number in targets if targets is not None else node.op is None:
                 if not taped:
-                    alone = ours or (g.base is None and getrefcount(g) == ALONE)
+                    alone = g.base is None and getrefcount(g) == ALONE
                     g = wrap(backend.asarray(g if alone else g.copy()))
                 found.append((node, g))
             elif node.op is not None:

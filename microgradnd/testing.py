@@ -252,8 +252,8 @@ def gradcheck(
             allowed = fixed + min(16.0 * error, CAP * size)
             if not abs(number - a) <= allowed:  # also if one of them is NaN
                 raise AssertionError(
-                    f"{what}: argument {i}, {where}: numeric {number!r}, analytic {a!r}, difference "
-                    f"{abs(number - a):.3g}, allowed {allowed:.3g} (numerical error {error:.3g})"
+                    f"{what}: argument {i}, {where}: numeric {number!r}, analytic {a!r}, "
+                    f"difference {abs(number - a):.3g}, allowed {allowed:.3g} (numerical error {error:.3g})"
                 )
             done += Checked(1, 16.0 * error > fixed)
     return done
@@ -435,7 +435,10 @@ SHAPES: dict[int, list[Any]] = {
         ((3, 1), (1, 4)), ((), ()), ((3,), (3,)), ((3,), ()), ((), (2,)), ((2, 3), (3,)),
         ((0,), (1,)), ((2, 1), (2, 3)), ((1,), (2, 0)),
     ],
-    3: [((3,), (3,), (3,)), ((), (), ()), ((3, 1), (1, 2), (1,)), ((2,), (), (2, 1)), ((0,), (1,), ())],
+    3: [
+        ((3,), (3,), (3,)), ((), (), ()), ((3, 1), (1, 2), (1,)), ((2,), (), (2, 1)),
+        ((0,), (1,), ()),
+    ],
 }  # fmt: skip
 
 
@@ -557,7 +560,8 @@ def layouts(x: np.ndarray) -> Any:
     """
     from hypothesis import strategies as st
 
-    names = [k for k in LAYOUTS if (x.size and x.ndim) or k not in ("broadcast", "0-d", "every second")]
+    spread = ("broadcast", "0-d", "every second")
+    names = [name for name in LAYOUTS if (x.size and x.ndim) or name not in spread]
     return st.sampled_from(names).map(lambda name: LAYOUTS[name](x))
 
 
@@ -657,7 +661,7 @@ def check_paths(op: Any, sample: Sample) -> None:
 
 
 def check_memory(op: Any, sample: Sample) -> None:
-    """Forward writes to no operand; only with `view=True` is its result in the first one's memory."""
+    """Forward writes to no operand, and gives no view of one without saying so (`view=True`)."""
     before = [np.array(x) for x in sample.operands]
     outs = _listed(call(op, [_wrapped(x) for x in sample.operands], sample.attrs))
     for i, (x, old) in enumerate(zip(sample.operands, before, strict=True)):
@@ -668,7 +672,8 @@ def check_memory(op: Any, sample: Sample) -> None:
         for out in outs:
             if not (op.view and i == 0) and np.shares_memory(out._array, x):
                 raise AssertionError(
-                    f"{op.name}: the result shares memory with operand {i}, and view=True is not set"
+                    f"{op.name}: the result shares memory with operand {i}, and view=True is not "
+                    "set"
                 )
 
 
@@ -821,7 +826,8 @@ def check_ties(op: Any, sample: Sample, seed: int = 0) -> None:
     domains = [_domain(op, _name(op, i)) for i in numbers]
     low = max((d[0] for d in domains), default=0.0)
     high = min((d[1] for d in domains), default=0.0)
-    common = (0.0, 1.0) if low <= 0.0 and high >= 1.0 else (low + 0.25 * (high - low), 0.5 * (low + high))
+    common = (low + 0.25 * (high - low), 0.5 * (low + high))
+    common = (0.0, 1.0) if low <= 0.0 and high >= 1.0 else common
     operands = list(sample.operands)
     for i, (a, b) in zip(numbers, domains, strict=True):
         choice = [*_kinks(op, _name(op, i), 1), *(c for c in common if low < high and a <= c <= b)]
@@ -852,8 +858,8 @@ def check_ties(op: Any, sample: Sample, seed: int = 0) -> None:
         slack = 1e-4 * (1.0 + abs(lowest) + abs(highest))
         if not lowest - slack <= have <= highest + slack:
             raise AssertionError(
-                f"{op.name}: at a tie or kink, operands {[np.asarray(x).tolist() for x in operands]}, "
-                f"the gradient says {have:.6g} in a direction where the slopes on both sides are "
+                f"{op.name}: at a tie or kink, operands "
+                f"{[np.asarray(x).tolist() for x in operands]}, the gradient says {have:.6g} in a direction where the slopes on both sides are "
                 f"within {lowest:.6g} and {highest:.6g}"
             )
 

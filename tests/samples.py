@@ -89,7 +89,7 @@ def whole_samples(name: str) -> list[Sample]:
     for dtype in dtypes:
         for sample in samples(name, "float64"):
             operands = [
-                np.abs(np.rint(x)).astype(dtype) if isinstance(x, np.ndarray) else x
+                np.asarray(np.abs(np.rint(x)), dtype) if isinstance(x, np.ndarray) else x
                 for x in sample.operands
             ]
             if not any(type(x) is float for x in operands):  # a float widens integers

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 
-import microgradnd as mg
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import microgradnd as mg
 from microgradnd.ops import activations
 from microgradnd.primitives import Primitive
 from microgradnd.testing import gradcheck, gradgradcheck
@@ -21,9 +22,9 @@ STEP = 2.0**-6
 
 
 def points(*shape):
-    """Distinct odd multiples of 1/32: every kink is a multiple of 1/16, so none is closer than that.
+    """Distinct odd multiples of 1/32, one to five if no shape is given.
 
-    Without a shape, one to five of them.
+    Kinks are multiples of 1/16, so none is closer than 1/32.
     """
     n = math.prod(shape) if shape else None
     whole = st.lists(st.integers(-90, 90), min_size=n or 1, max_size=n or 5, unique=True)
@@ -45,7 +46,7 @@ def check(f, *xs, **attrs):
     """First and second derivatives are right, and one call is one step of the tape."""
     for test in (gradcheck, gradgradcheck):
         done = test(lambda *ts: f(*ts, **attrs), *xs, step=STEP, name=f.__name__)
-        assert done.weak * 100 <= done.comparisons
+        assert done.weak * 100 <= max(done.comparisons, 100)
     assert len(steps(f(*(mg.tensor(x, requires_grad=True) for x in xs), **attrs))) == 1
 
 
@@ -406,11 +407,13 @@ def test_none_is_forgotten():
 
 
 POINTWISE = {
-    name: [getattr(mg, name), {}]
-    for name in """relu relu6 leaky_relu rrelu elu celu selu gelu silu mish sigmoid hard_sigmoid
-    log_sigmoid tanh hard_tanh tanhshrink softshrink hardshrink softsign softplus squareplus
-    hard_silu""".split()
-} | {"gelu, tanh": [mg.gelu, {"approximate": "tanh"}]}
+    f.__name__: (f, {})
+    for f in (
+        mg.relu, mg.relu6, mg.leaky_relu, mg.rrelu, mg.elu, mg.celu, mg.selu, mg.gelu, mg.silu,
+        mg.mish, mg.sigmoid, mg.hard_sigmoid, mg.log_sigmoid, mg.tanh, mg.hard_tanh, mg.tanhshrink,
+        mg.softshrink, mg.hardshrink, mg.softsign, mg.softplus, mg.squareplus, mg.hard_silu,
+    )
+} | {"gelu, tanh": (mg.gelu, {"approximate": "tanh"})}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", POINTWISE)
@@ -419,9 +422,8 @@ def test_low_precision_follows_float64_far_out(name, dtype):
     f, attrs = POINTWISE[name]
     low = np.linspace(-60.0, 60.0, 999).astype(dtype)
     eps = float(np.finfo(dtype).eps)
-    for have, want in zip(
-        value_and_slope(f, low, **attrs), value_and_slope(f, low.astype(float), **attrs), strict=True
-    ):
+    exact = value_and_slope(f, low.astype(np.float64), **attrs)
+    for have, want in zip(value_and_slope(f, low, **attrs), exact, strict=True):
         gap = np.abs(np.subtract(have, want))
         assert (gap <= 16.0 * eps * np.maximum(np.abs(want), 1.0)).all(), low[gap.argmax()]
 

@@ -36,6 +36,7 @@ ROUTING = {
     "take_along_axis", "collect", "route", "max", "min", "maxout", "mfm", "relu", "relu6", "crelu",
     "hard_tanh", "hardshrink", "threshold",
 }  # fmt: skip
+OTHER = [np.dtype(bool), np.dtype("int64")]  # of comparisons and of argmax
 SUMMED = {"broadcast_to", "getitem", "take", "take_along_axis"}
 
 
@@ -139,6 +140,7 @@ def test_every_operation_is_numpy_s_and_stays_on_the_device(name):
                     if t is not None:
                         assert type(t._array) is standin.ndarray, sample
                         near(sample, host(t), host(u), mine is not got.outs)
+                        assert t.dtype in (dtype, *OTHER) or name == "astype", sample
             for t in got.outs:
                 node = t._node
                 assert node is None or not on_host(node.kept), f"{sample} keeps {node.kept}"
@@ -155,15 +157,6 @@ def test_integers_and_booleans_give_what_numpy_gives():
                 near(sample, host(mine), host(theirs))
             tried += 1
     assert tried > 300
-
-
-def test_every_float_dtype_is_kept_to_the_end():
-    for name in set(NAMES) - {"astype"}:
-        for dtype in DTYPES:
-            for sample in samples(name, dtype):
-                got, _, _ = run(sample, 1)
-                for t in (*got.outs, *got.first):
-                    assert t is None or t.dtype.kind != "f" or t.dtype == dtype, sample
 
 
 CONVENTIONS = [
@@ -391,7 +384,7 @@ def test_a_training_step_is_numpy_s_and_never_waits():
 
 def test_many_steps_without_reading_keep_few_device_flags():
     x, target = dev(np.ones((2, 3))), dev([0, 1])
-    for _ in range(1000):
+    for _ in range(300):
         mg.cross_entropy(x, target)
     assert len(DEVICE._faults) <= 256
 

@@ -743,6 +743,20 @@ def test_several_outputs_notice_overwritten_values(both, overwritten):
         (a + b).sum().backward()
 
 
+def test_outputs_that_are_no_floats_are_off_the_tape(scratch_registry):
+    @mg.primitive(outputs=True)
+    def largest(xp, x, /):
+        return [xp.max(x), xp.argmax(x)]
+
+    x = leaf([1.0, 3.0])
+    assert not any(t.requires_grad for t in largest(x))  # without a formula none is
+    largest.vjp(x=lambda xp, g, x: g[0] * (x == xp.max(x)))
+    value, place = largest(x)
+    assert value.requires_grad and not place.requires_grad and place.item() == 1
+    value.backward()
+    assert x.grad.tolist() == [0.0, 1.0]
+
+
 def test_unused_outputs_count_as_zero():
     x = leaf([1.0, 2.0, 3.0, 4.0])
     a, b = mg.split(x, [1])

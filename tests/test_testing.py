@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import microgradnd as mg
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import microgradnd as mg
 from microgradnd import tape, testing
 from microgradnd.registry import OVERRIDES, REGISTRY
 from microgradnd.testing import check_primitive, gradcheck, gradgradcheck
@@ -246,7 +247,7 @@ def test_a_wrong_value_turns_red(declare):
         return xp.sin(x) + 1e-12
 
     shifted_sine.vjp(x=lambda xp, g, x: g * xp.cos(x))
-    with pytest.raises(AssertionError, match="shifted_sine: the value is .* the reference says"):
+    with pytest.raises(AssertionError, match=r"shifted_sine: the value is .* the reference says"):
         check_primitive(shifted_sine)
 
 
@@ -325,7 +326,7 @@ def test_a_gradient_that_ignores_the_cotangent_turns_red(declare):
 
 def test_a_recorded_pass_that_differs_turns_red(declare):
     op = planted(declare, lambda xp, g, x: g * xp.cos(x) * (1.0 + 1e-9 * isinstance(g, mg.Tensor)))
-    with pytest.raises(AssertionError, match="the raw pass gave .* the recorded pass"):
+    with pytest.raises(AssertionError, match=r"the raw pass gave .* the recorded pass"):
         check_primitive(op)
 
 

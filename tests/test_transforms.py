@@ -164,6 +164,17 @@ def test_a_gradient_can_be_differentiated_by_what_it_closes_over():
     assert w.grad.tolist() == [10.0, 140.0] and x.grad.tolist() == [4.0, 60.0]
 
 
+def test_the_pass_does_not_walk_what_is_older():
+    w = leaf(2.0)
+    y = mg.exp(w)
+    walked = []
+    y.register_hook(walked.append)
+    assert mg.grad(lambda x: x * y)(3.0).item() == pytest.approx(np.exp(2.0))
+    assert walked == []
+    y.backward()
+    assert mg.grad(lambda x: x * y)(3.0).item() == pytest.approx(np.exp(2.0))  # y's graph is freed
+
+
 def test_an_argument_on_the_tape_is_wrapped():
     w = leaf(3.0)
     y = w * w

@@ -56,7 +56,9 @@ def bce(x: Array, target: Array, weight: Array = None, **attrs: Any) -> Array:
     return functional.binary_cross_entropy_with_logits(x, target, pos_weight=weight, **attrs)
 
 
-def entry(f: Callable[..., Array], operands: tuple[Array, ...], attrs: dict[str, Any], n: int) -> Any:
+def entry(
+    f: Callable[..., Array], operands: tuple[Array, ...], attrs: dict[str, Any], n: int
+) -> dict[str, Any]:
     """Compute one entry; the first `n` operands have gradients if they are floats."""
     given = [None if x is None else x.clone() for x in operands]
     wanted = [x for x in given[:n] if x is not None and x.is_floating_point()]
