@@ -84,14 +84,15 @@ def place(where: str, arrays: list[Any], homes: list[Any]) -> tuple[Any, list[An
             backend = home
     if backend is not None and list not in map(type, arrays):
         return backend, arrays
-    alone = backend is None
+    strong = any(isinstance(a, (list, np.generic)) for a in arrays)
+    alone = backend is None and not strong  # Python numbers stay weak beside anything else
     backend = backend or backends.get()
     floats = MODE.get().default_dtype
 
     def put(a: Any) -> Any:
         if type(a) is list:
             return backend.asarray(host_array(a[0], floats))
-        if alone and a is not None:
+        if isinstance(a, np.generic) or (alone and a is not None):
             return backend.asarray(host_array(a, floats))
         return a
 

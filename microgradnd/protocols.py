@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator as operators
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from .arraylike import host_array
@@ -21,16 +22,28 @@ REFLECTED = frozenset(
 
 
 
-def composite(*, numpy: Any = None, method: bool = False) -> Callable[..., Any]:
-    """Register a function made of primitives: a public name, and NumPy's function or a method."""
+def composite(
+    *, numpy: Any = None, method: bool = False, operands: int = 1
+) -> Callable[..., Any]:
+    """Register a function made of primitives: a public name, and NumPy's function or a method.
+
+    The first `operands` arguments reach it as Tensors, whatever they were.
+    """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        COMPOSITES[function.__name__] = function
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            tensors = [
+                x if isinstance(x, Tensor) else REGISTRY["identity"](x) for x in args[:operands]
+            ]
+            return function(*tensors, *args[operands:], **kwargs)
+
+        COMPOSITES[function.__name__] = run
         if numpy is not None:
-            OVERRIDES[numpy] = function
+            OVERRIDES[numpy] = run
         if method:
-            setattr(Tensor, function.__name__, function)
-        return function
+            setattr(Tensor, function.__name__, run)
+        return run
 
     return declare
 

@@ -161,13 +161,13 @@ def _einsum_gradients(xp, g, xs, shapes, subscripts):
 einsum.vjp_all(_einsum_gradients)
 
 
-@composite(numpy=np.outer)
+@composite(numpy=np.outer, operands=2)
 def outer(x, y):
     r"""The products of all pairs, :math:`x_i y_j`, of the flattened operands."""
     return reshape(x, (-1, 1)) * reshape(y, (1, -1))
 
 
-@composite(numpy=np.dot, method=True)
+@composite(numpy=np.dot, method=True, operands=2)
 def dot(x, y):
     r"""`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`."""
     left, right = (v.ndim if hasattr(v, "ndim") else np.ndim(v) for v in (x, y))
@@ -176,7 +176,7 @@ def dot(x, y):
     return tensordot(x, y, ((-1,), (-2 if right > 1 else -1,)))
 
 
-@composite(numpy=np.tensordot)
+@composite(numpy=np.tensordot, operands=2)
 def tensordot(x, y, axes=2):
     r"""The sum over some axes of `x` and as many of `y`; an integer means the last and the first.
 
