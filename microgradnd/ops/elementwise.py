@@ -118,6 +118,7 @@ remainder.vjp(x=lambda g: g, y=lambda xp, g, x, y: -g * xp.floor_divide(x, y))
         ("0 ** 0", ([0.0], [0.0]), {}, ([0.0], [0.0])),
         ("0 ** 2", ([0.0], [2.0]), {}, ([0.0], [0.0])),
         ("0 ** 0.5", ([0.0], [0.5]), {}, ([math.inf], [0.0])),
+        ("0 ** -1", ([0.0], [-1.0]), {}, ([-math.inf], [0.0])),
     ),
 )
 def power(xp, x, y, /):
@@ -133,17 +134,17 @@ def _power_slope(xp, x, y):
     return xp.where(zero, 0.0, y * x ** xp.where(zero, 1.0, y - 1))
 
 
-def _log_or_zero(xp, x):
-    r""":math:`\ln x`, and 0 at 0."""
+def _times_log(xp, out, x):
+    r""":math:`x^y \ln x`, and 0 where :math:`x = 0` whatever `y` is."""
     if isinstance(x, (int, float)):
-        return math.log(x) if x > 0 else 0.0 if x == 0 else math.nan
+        return xp.zeros_like(out) if x == 0 else out * (math.log(x) if x > 0 else math.nan)
     zero = x == 0
-    return xp.where(zero, 0.0, xp.log(xp.where(zero, 1.0, x)))
+    return xp.where(zero, 0.0, out) * xp.log(xp.where(zero, 1.0, x))
 
 
 power.vjp(
     x=lambda xp, g, x, y: g * _power_slope(xp, x, y),
-    y=lambda xp, g, out, x: g * out * _log_or_zero(xp, x),
+    y=lambda xp, g, out, x: g * _times_log(xp, out, x),
 )
 
 

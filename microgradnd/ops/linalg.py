@@ -170,10 +170,9 @@ def outer(x, y):
 @composite(numpy=np.dot, method=True, operands=2)
 def dot(x, y):
     r"""`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`."""
-    left, right = (v.ndim if hasattr(v, "ndim") else np.ndim(v) for v in (x, y))
-    if left == 0 or right == 0:
+    if x.ndim == 0 or y.ndim == 0:
         return x * y
-    return tensordot(x, y, ((-1,), (-2 if right > 1 else -1,)))
+    return tensordot(x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
 
 
 @composite(numpy=np.tensordot, operands=2)
