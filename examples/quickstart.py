@@ -66,7 +66,7 @@ def train(parameters, x, y):
                     p.grad = None
                 total += loss * len(batch)
         losses.append(total.item() / len(x))  # the only number fetched from the device
-        epochs.set_postfix(loss=f"{losses[-1]:.4f}")
+        epochs.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
     return losses
 
 
@@ -92,7 +92,7 @@ class PlainProgress:
             yield self.done - 1
         print(file=sys.stderr)
 
-    def set_postfix(self, loss):
+    def set_postfix(self, loss, refresh):
         """Draw the bar with the loss of the epoch behind it."""
         bar = "#" * (30 * self.done // self.n)
         print(f"\rtraining [{bar:30}] loss {loss}", end="", file=sys.stderr, flush=True)

@@ -86,6 +86,21 @@ def define_method(op: Any, name: str) -> None:
     setattr(Tensor, name, method)
 
 
+#: What does the work of a ufunc's own methods.
+WHOLE = {
+    ("add", "reduce"): "sum",
+    ("add", "accumulate"): "cumsum",
+    ("add", "at"): "scatter_add",
+    ("multiply", "reduce"): "prod",
+    ("multiply", "outer"): "outer",
+    ("maximum", "reduce"): "max",
+    ("minimum", "reduce"): "min",
+    ("logaddexp", "reduce"): "logsumexp",
+    ("logical_and", "reduce"): "all",
+    ("logical_or", "reduce"): "any",
+}
+
+
 def _nearest(name: str) -> str:
     import difflib
 
@@ -100,7 +115,8 @@ def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) 
     if how != "__call__" or kwargs:
         what = f"np.{ufunc.__name__}" + (f".{how}" if how != "__call__" else "")
         options = f" with {', '.join(kwargs)}=" if kwargs else ""
-        raise TypeError(f"{what}{options} does not take Tensors; use mg.{op.name}")
+        ours = WHOLE.get((op.name, how), op.name)
+        raise TypeError(f"{what}{options} does not take Tensors; use mg.{ours}")
     return op(*args)
 
 

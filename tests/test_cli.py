@@ -84,7 +84,7 @@ def test_every_backend_is_listed_with_the_reason_why_not(choice, capsys, monkeyp
 def test_a_backend_that_cannot_be_had_is_exit_code_1(choice, capsys, monkeypatch):
     choice("cupy")
 
-    def load(name):
+    def load(name, variable=False):
         raise backend.BackendError("no driver here")
 
     monkeypatch.setattr(backend, "available", lambda: {"numpy": "ok", "cupy": "no driver here"})

@@ -19,7 +19,6 @@ from .numpy_backend import NumpyBackend
 
 __all__ = ["Backend", "BackendError", "MissingBackendError", "available", "get", "of", "set", "use"]
 
-CHOICES = ("numpy", "cupy", "auto")
 _numpy = NumpyBackend()
 _loaded: dict[str, Backend] = {"numpy": _numpy}
 BY_TYPE: dict[type, Backend] = {_numpy.array_type: _numpy}
@@ -34,25 +33,25 @@ def register(backend: Backend) -> Backend:
     return backend
 
 
-def _load(name: str) -> Backend:
+def _load(name: str, variable: bool = False) -> Backend:
     name = name.strip().lower()
     if name in _loaded:
         return _loaded[name]
     if name == "cupy":
         from . import cupy_backend
 
-        return register(cupy_backend.load())
+        asked = "MICROGRADND_BACKEND=cupy" if variable else "the backend 'cupy' is asked for"
+        return register(cupy_backend.load(asked))
     if name == "auto":
         try:
             chosen, why = _load("cupy"), "CuPy found a usable device"
         except BackendError as error:
             chosen, why = _numpy, str(error)
-        print(f"microgradnd: MICROGRADND_BACKEND=auto took {chosen.name}: {why}", file=sys.stderr)
+        print(f"microgradnd: auto took {chosen.name}: {why}", file=sys.stderr)
         return chosen
     raise ValueError(
-        f"MICROGRADND_BACKEND={name!r} is not a backend; choose "
-        + ", ".join(map(repr, CHOICES[:-1]))
-        + f" or {CHOICES[-1]!r}."
+        ("MICROGRADND_BACKEND=" if variable else "")
+        + f"{name!r} is not a backend; choose 'numpy', 'cupy' or 'auto'."
     )
 
 
@@ -68,7 +67,7 @@ def get() -> Backend:
     if current is not None:
         return current
     if _default is None:
-        _default = _load(os.environ.get("MICROGRADND_BACKEND", "").strip() or "numpy")
+        _default = _load(os.environ.get("MICROGRADND_BACKEND", "").strip() or "numpy", True)
     return _default
 
 
@@ -97,7 +96,7 @@ def named(name: str) -> Backend:
 def available() -> dict[str, str]:
     """Say of every backend whether it can be used: its name, and `"ok"` or the reason why not."""
     report = {}
-    for name in dict.fromkeys([*CHOICES[:-1], *_loaded]):
+    for name in dict.fromkeys(["numpy", "cupy", *_loaded]):
         try:
             _load(name)
             report[name] = "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,8 @@ INSTALL = (
 )
 
 
-def load() -> CupyBackend:
-    """Import CuPy and try it on a tiny product.
+def load(asked: str) -> CupyBackend:
+    """Import CuPy and try it on a tiny product; `asked` says who wants it, for the error.
 
     Raises:
         MissingBackendError: If CuPy is not installed.
@@ -29,8 +30,10 @@ def load() -> CupyBackend:
         import cupy
         from cupyx.scipy import special
     except ImportError as error:
+        if importlib.util.find_spec("cupy") is not None:
+            raise BackendError(f"{asked}, but CuPy cannot be imported: {error}") from error
         raise MissingBackendError(
-            f"MICROGRADND_BACKEND=cupy, but CuPy is not installed. Install one of: {INSTALL}, "
+            f"{asked}, but CuPy is not installed. Install one of: {INSTALL}, "
             "or unset MICROGRADND_BACKEND to use NumPy."
         ) from error
     try:
