@@ -17,21 +17,9 @@ import numpy as np
 from cupyx.scipy import special
 
 #: Functions besides ufuncs that a backend may plausibly use. `from_dlpack` has no signature.
-FUNCTIONS = """
-    all amax amin any arange argmax argmin argsort array array_equal asarray ascontiguousarray
-    asnumpy astype atleast_1d broadcast_arrays broadcast_shapes broadcast_to can_cast clip
-    concatenate copy copyto cumprod cumsum dot einsum empty empty_like expand_dims eye flip full
-    full_like get_array_module get_default_memory_pool is_available linspace matmul max
-    may_share_memory mean min moveaxis nonzero ones ones_like outer prod put_along_axis ravel
-    repeat reshape result_type roll shares_memory sort split squeeze stack std sum swapaxes take
-    take_along_axis tensordot tile transpose tril triu unique var where zeros zeros_like
-""".split()
+FUNCTIONS = ["all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "array", "array_equal", "asarray", "ascontiguousarray", "asnumpy", "astype", "atleast_1d", "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "clip", "concatenate", "copy", "copyto", "cumprod", "cumsum", "dot", "einsum", "empty", "empty_like", "expand_dims", "eye", "flip", "full", "full_like", "get_array_module", "get_default_memory_pool", "is_available", "linspace", "matmul", "max", "may_share_memory", "mean", "min", "moveaxis", "nonzero", "ones", "ones_like", "outer", "prod", "put_along_axis", "ravel", "repeat", "reshape", "result_type", "roll", "shares_memory", "sort", "split", "squeeze", "stack", "std", "sum", "swapaxes", "take", "take_along_axis", "tensordot", "tile", "transpose", "tril", "triu", "unique", "var", "where", "zeros", "zeros_like"]
 #: Methods of arrays; their signatures stand in the first line of their documentation.
-METHODS = """
-    all any argmax argmin argsort astype clip copy cumprod cumsum dot fill flatten get item max
-    mean min nonzero prod ravel repeat reshape sort squeeze std sum swapaxes take tolist transpose
-    var view
-""".split()
+METHODS = ["all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumprod", "cumsum", "dot", "fill", "flatten", "get", "item", "max", "mean", "min", "nonzero", "prod", "ravel", "repeat", "reshape", "sort", "squeeze", "std", "sum", "swapaxes", "take", "tolist", "transpose", "var", "view"]
 #: Ufuncs with complex numbers or two results are of no use here.
 SKIP = {"conj", "conjugate"}
 
