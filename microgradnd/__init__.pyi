@@ -610,8 +610,8 @@ def rrelu(
 ) -> Tensor:
     """Randomized leaky relu: :math:`x` if :math:`x > 0`, else `slope` times :math:`x`.
 
-    The slope is drawn from U(lower, upper) in training, else it is the mean of these. Called as `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`.
-    Source: Xu et al. (2015).
+    The slope is drawn from U(lower, upper) in training, else it is the mean of these. Called as
+    `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`. Source: Xu et al. (2015).
     """
 
 
@@ -757,7 +757,7 @@ def tensordot(x: Operand, y: Operand, axes: int | Sequence[int] | None = 2) -> T
 
 
 def threshold(x: Operand, threshold: float, value: Operand) -> Tensor:
-    """The operand above a threshold, a value elsewhere: :math:`x` if :math:`x > t`, else `value`."""
+    """The operand above a threshold: :math:`x` if :math:`x > t`, else `value`."""
 
 
 def transpose(
@@ -773,7 +773,7 @@ def var(
 
 
 def where(condition: Operand, x: Operand, y: Operand) -> Tensor:
-    """The elements of `x` where the condition holds, of `y` elsewhere: :math:`x` if c, else :math:`y`.
+    """The elements of two operands by a condition: :math:`x` where it holds, :math:`y` elsewhere.
 
     Both branches are computed before: a NaN in the gradient of the branch that is not taken stays
     NaN. Give it safe operands (see the page "Different from PyTorch, NumPy and JAX").

@@ -8,6 +8,7 @@ implementation, and a taped twin (the primitive of that name, or an entry of `ta
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,8 +103,11 @@ def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
 
     def log_softmax(x: Any, axis: Any) -> Any:
         m = module.max(x, axis=axis, keepdims=True)
-        # With m = +inf the largest element must come out as 0, the others as -inf.
-        z = module.minimum(x - module.minimum(m, LARGEST.get(x.dtype.char, m)), 0.0)
+        # Where m is infinite x - m is no number: the limits are 0 for the largest and -inf for the
+        # others, and NaN if all are -inf.
+        most = LARGEST.get(x.dtype.char, math.inf)
+        z = module.minimum(x, most) - module.maximum(m, -most)
+        z = module.where(x == m, module.where(m < -most, math.nan, 0.0), z).astype(z.dtype)
         return z - module.log(module.sum(module.exp(z), axis=axis, keepdims=True))
 
     def pick(x: Any, ids: Any, axis: int, ignored: int) -> Any:

@@ -68,7 +68,17 @@ l1.vjp(
 )
 
 
-@primitive(cases=PAIRS)
+HUBER = ([0.25, -2.5, 1.75, 0.125], [0.5, -0.25, -0.5, 0.75])  # two within 1, two further apart
+
+
+@primitive(
+    cases=(
+        (((3, 2), (3, 2)), {"delta": 7.0}),
+        (HUBER, {}),
+        (HUBER, {"reduction": "sum"}),
+        (HUBER, {"reduction": "none"}),
+    )
+)
 def huber(xp, x, target, /, delta=1.0, reduction="mean"):
     r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`.
 
