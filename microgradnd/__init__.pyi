@@ -615,10 +615,20 @@ def rrelu(
     """
 
 
-def scatter_add(
-    v: Operand, indices: Sequence[Operand], shape: int | Sequence[int], key: tuple[Any, ...]
-) -> Tensor:
-    """Zeros of a shape, with `v` added at an index; where the index repeats, values add up."""
+def scatter_add(v: Operand, index: Any, shape: int | Sequence[int]) -> Tensor:
+    r"""Zeros of a shape with `v` added at an index: :math:`y_{index} \mathrel{+}= v`.
+
+    Called as `scatter_add(v, index, shape)`, the index as in `x[index]`; where it repeats, values
+    add up. So `x + scatter_add(v, index, x.shape)` is `x` with `v` added there.
+
+    Raises:
+        IndexError: For an index out of bounds.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.scatter_add(mg.tensor([1.0, 2.0, 4.0]), [0, 2, 0], (3,))
+        Tensor([5., 0., 2.])
+    """
 
 
 def selu(x: Operand) -> Tensor:

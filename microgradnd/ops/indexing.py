@@ -15,8 +15,9 @@ from ..arraylike import to_array
 from ..backend.namespace import ARRAY, decode
 from ..operands import admit, mixed
 from ..primitives import primitive
-from ..tape import raw, sum_to
-from .shaping import on_axis
+from ..tape import Tensor, raw, sum_to
+from .elementwise import identity
+from .shaping import ints, on_axis
 
 FULL = (None, None, None)
 
@@ -60,8 +61,10 @@ def _index_array(x, item):
     return item
 
 
-def _check(where, x, key, indices):
+def _check(where, x, key, indices, shape=None):
     """Raise for an index that does not fit, with the same text on every backend."""
+    shape = x.shape if shape is None else shape
+    ndim = len(shape)
     for array in indices:
         if type(raw(array)) is not x.backend.array_type:
             raise mixed(where, [x._array, raw(array)])
@@ -69,26 +72,26 @@ def _check(where, x, key, indices):
     used = sum(i.ndim if i.dtype.kind == "b" else 1 for i in indices) + sum(
         1 for item in key if isinstance(item, (int, tuple))
     )
-    if used > x.ndim:
-        raise IndexError(f"{where}: {used} indices for a tensor of {x.ndim} axes, {x.shape}")
+    if used > ndim:
+        raise IndexError(f"{where}: {used} indices for a tensor of {ndim} axes, {shape}")
     axis = 0
     for item in key:
         if item is None:
             continue
         if item is Ellipsis:
-            axis += x.ndim - used
+            axis += ndim - used
         elif item == ARRAY:
             array = next(arrays)
             if array.dtype.kind == "b":
-                have, want = array.shape, x.shape[axis : axis + array.ndim]
+                have, want = array.shape, shape[axis : axis + array.ndim]
                 if have != want:
                     raise IndexError(f"{where}: a boolean index of shape {have} for axes {want}")
                 axis += array.ndim
                 continue
-            x.backend.xp.check_indices(array, x.shape[axis], f"{where}: axis {axis}")
+            x.backend.xp.check_indices(array, shape[axis], f"{where}: axis {axis}")
             axis += 1
         else:
-            size = x.shape[axis]
+            size = shape[axis]
             if isinstance(item, int) and not -size <= item < size:
                 raise IndexError(
                     f"{where}: axis {axis}: index {item} is out of bounds for size {size}"
@@ -96,13 +99,19 @@ def _check(where, x, key, indices):
             axis += 1
 
 
+def _tensor(x):
+    return x if isinstance(x, Tensor) else identity(x)
+
+
 def _getitem_front(x, index):
+    x = _tensor(x)
     key, arrays = encode(x, index)
     _check("getitem", x, key, arrays)
     return (x, *arrays), {"key": key}
 
 
 def _setitem_front(x, index, value):
+    x = _tensor(x)
     key, arrays = encode(x, index)
     _check("setitem", x, key, arrays)
     if isinstance(value, (list, tuple)):
@@ -164,13 +173,33 @@ def _written(x, v, *indices, key):
     return out
 
 
+def _scatter_front(v, index, shape):
+    v, shape = _tensor(v), ints(shape)
+    key, arrays = encode(v, index)
+    _check("scatter_add", v, key, arrays, shape)
+    return (v, *arrays), {"shape": shape, "key": key}
+
+
 @primitive(
+    front=_scatter_front,
     cases=SCATTER_CASES,
     reference=_added,
     why="a boolean index: values decide how many elements it takes",
 )
 def scatter_add(xp, v, /, *indices, shape, key):
-    r"""Zeros of a shape, with `v` added at an index; where the index repeats, values add up."""
+    r"""Zeros of a shape with `v` added at an index: :math:`y_{index} \mathrel{+}= v`.
+
+    Called as `scatter_add(v, index, shape)`, the index as in `x[index]`; where it repeats, values
+    add up. So `x + scatter_add(v, index, x.shape)` is `x` with `v` added there.
+
+    Raises:
+        IndexError: For an index out of bounds.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.scatter_add(mg.tensor([1.0, 2.0, 4.0]), [0, 2, 0], (3,))
+        Tensor([5., 0., 2.])
+    """
     return xp.scatter_add(v, indices, shape, key)
 
 

@@ -11,7 +11,7 @@ from ..primitives import primitive
 from ..tape import sum_to
 
 
-def _ints(*sizes):
+def ints(*sizes):
     """A shape or a list of axes given as one sequence or as several numbers."""
     if len(sizes) == 1 and (sizes[0] is None or isinstance(sizes[0], (tuple, list))):
         sizes = sizes[0]
@@ -36,7 +36,7 @@ def _size(shape):
     view=True,
     numpy=np.reshape,
     method=True,
-    front=lambda x, *sizes, shape=None: ((x,), {"shape": _ints(*(sizes or (shape,)))}),
+    front=lambda x, *sizes, shape=None: ((x,), {"shape": ints(*(sizes or (shape,)))}),
     cases=((((3, 4),), {"shape": (2, 6)}), (((3, 4),), {"shape": (-1,)}),
            (((1,),), {"shape": ()})),
 )  # fmt: skip
@@ -57,7 +57,7 @@ reshape.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
     view=True,
     numpy=np.transpose,
     method=True,
-    front=lambda x, *order, axes=None: ((x,), {"axes": _ints(*(order or (axes,)))}),
+    front=lambda x, *order, axes=None: ((x,), {"axes": ints(*(order or (axes,)))}),
     cases=((((2, 3, 4),), {"axes": (2, 0, 1)}), (((2, 3),), {}), (((2, 3),), {"axes": (-1, 0)})),
 )
 def transpose(xp, x, /, axes=None):
@@ -136,7 +136,7 @@ squeeze.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
 @primitive(
     view=True,
     numpy=np.broadcast_to,
-    front=lambda x, *sizes, shape=None: ((x,), {"shape": _ints(*(sizes or (shape,)))}),
+    front=lambda x, *sizes, shape=None: ((x,), {"shape": ints(*(sizes or (shape,)))}),
     cases=((((3, 1),), {"shape": (2, 3, 4)}), (((),), {"shape": (3,)})),
 )
 def broadcast_to(xp, x, /, shape):
@@ -203,7 +203,7 @@ stack.vjp_all(
     numpy=np.split,
     outputs=True,
     front=lambda x, sections, axis=0: (
-        (x,), {"sections": sections if isinstance(sections, int) else _ints(sections),
+        (x,), {"sections": sections if isinstance(sections, int) else ints(sections),
                "axis": axis}),
     cases=((((6, 2),), {"sections": 3}), (((2, 5),), {"sections": (1, 3), "axis": 1})),
 )  # fmt: skip
