@@ -235,7 +235,7 @@ class ndarray:
             raise BufferError("no device in the stand-in")
         if copy is False:
             raise ValueError("GPU memory cannot be exported to CPU without copy.")
-        return self.get().__dlpack__(max_version=max_version)
+        return self.get().__dlpack__()
 
     # NumPy's functions on device arrays run "on the device".
 
