@@ -127,7 +127,12 @@ def mfm(x, axis=-1):
 # ----------------------------------------------------------------------------- relu and its kin
 
 
-@primitive(elementwise=True, method=True, kinks=(0,), conventions=(at(0, 0),))
+@primitive(
+    elementwise=True,
+    method=True,
+    kinks=(0,),
+    conventions=(at(0, 0), at(math.nan, 0, "at NaN (the value stays NaN)")),
+)
 def relu(xp, x, /):
     r"""Rectified linear unit, :math:`\max(x, 0)`; its slope at 0 is taken as 0, a NaN stays."""
     return xp.maximum(x, 0)

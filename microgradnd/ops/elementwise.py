@@ -212,7 +212,10 @@ sign.vjp(x=lambda xp, g: xp.zeros_like(g))
 @primitive(
     elementwise=True,
     numpy=np.maximum,
-    conventions=(("maximum at a tie", ([1.0], [1.0]), {}, ([0.5], [0.5])),),
+    conventions=(
+        ("maximum at a tie", ([1.0], [1.0]), {}, ([0.5], [0.5])),
+        ("maximum with a NaN", ([math.nan], [1.0]), {}, ([1.0], [0.0])),
+    ),
 )
 def maximum(xp, x, y, /):
     r"""The larger of two, :math:`\max(x, y)`; at a tie each gets half of the gradient.
@@ -233,7 +236,10 @@ maximum.vjp(
 @primitive(
     elementwise=True,
     numpy=np.minimum,
-    conventions=(("minimum at a tie", ([1.0], [1.0]), {}, ([0.5], [0.5])),),
+    conventions=(
+        ("minimum at a tie", ([1.0], [1.0]), {}, ([0.5], [0.5])),
+        ("minimum with a NaN", ([1.0], [math.nan]), {}, ([0.0], [1.0])),
+    ),
 )
 def minimum(xp, x, y, /):
     r"""The smaller of two, :math:`\min(x, y)`; at a tie each gets half of the gradient.
