@@ -33,7 +33,7 @@ from .functions import (
 from .modes import enable_grad, get_default_dtype, is_grad_enabled, no_grad, set_default_dtype
 from .primitives import Primitive, primitive
 from .random import Generator, manual_seed
-from .registry import COMPOSITES, REGISTRY
+from .registry import ALIASES, COMPOSITES, REGISTRY
 from .tape import Tensor
 from .transforms import checkpoint, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
@@ -80,9 +80,10 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
-__all__ += sorted(REGISTRY | COMPOSITES)
+_OPERATIONS = REGISTRY | COMPOSITES | {name: REGISTRY[op] for name, op in ALIASES.items()}
+__all__ += sorted(_OPERATIONS)
 
-globals().update(REGISTRY | COMPOSITES)
+globals().update(_OPERATIONS)
 
 _LAZY = {"trace": "tracing", "detect_anomaly": "tracing"}
 

@@ -33,6 +33,8 @@ from .modes import (
     no_grad as no_grad,
     set_default_dtype as set_default_dtype,
 )
+from .ops.elementwise import abs as abs
+from .ops.reductions import amax as amax, amin as amin
 from .primitives import Primitive as Primitive, primitive as primitive
 from .random import Generator as Generator, manual_seed as manual_seed
 from .surface import Operand

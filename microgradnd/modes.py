@@ -47,6 +47,21 @@ class Switch:
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate a function; every call makes the change anew, so threads do not meet in it."""
+        if getattr(function, "__code__", None) and function.__code__.co_flags & 0x20:
+
+            @wraps(function)
+            def stepped(*args: Any, **kwargs: Any) -> Any:  # a generator: each step by itself
+                steps, sent = function(*args, **kwargs), None
+                while True:
+                    with Switch(**self.changes):
+                        try:
+                            item = steps.send(sent)
+                        except StopIteration as end:
+                            return end.value
+                    sent = yield item
+
+            return stepped
+
         @wraps(function)
         def switched(*args: Any, **kwargs: Any) -> Any:
             with Switch(**self.changes):

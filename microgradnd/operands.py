@@ -70,8 +70,11 @@ def mixed(where: str, arrays: list[Any]) -> TypeError:
     )
 
 
-def place(where: str, arrays: list[Any], homes: list[Any]) -> tuple[Any, list[Any]]:
-    """Give the backend of the operands; put lists there, and numbers if nothing is an array.
+def place(op: Any, arrays: list[Any], homes: list[Any]) -> tuple[Any, list[Any]]:
+    """Give the backend of the operands; put lists there, and numbers that cannot stay as they are.
+
+    Beside arrays an elementwise operation takes Python numbers as they are; for others they become
+    arrays, of a dtype that does not widen the others (an index or class number stays an integer).
 
     Raises:
         TypeError: If the operands live on different backends.
@@ -80,23 +83,30 @@ def place(where: str, arrays: list[Any], homes: list[Any]) -> tuple[Any, list[An
     for home in homes:
         if home is not backend and home is not None:
             if backend is not None:
-                raise mixed(where, arrays)
+                raise mixed(op.name, arrays)
             backend = home
-    if backend is not None and list not in map(type, arrays):
+    kinds = {type(a) for a in arrays}
+    if backend is not None and list not in kinds and (op.elementwise or not kinds & NUMBERS):
         return backend, arrays
-    strong = any(isinstance(a, (list, np.generic)) for a in arrays)
-    alone = backend is None and not strong  # Python numbers stay weak beside anything else
-    backend = backend or backends.get()
     floats = MODE.get().default_dtype
+    strong = [getattr(a, "dtype", floats) for a in arrays if type(a) not in PLAIN]
+    number = not strong or not op.elementwise
+    alone = backend is None
+    backend = backend or backends.get()
 
-    def put(a: Any) -> Any:
+    def put(a: Any, i: int) -> Any:
         if type(a) is list:
             return backend.asarray(host_array(a[0], floats))
-        if isinstance(a, np.generic) or (alone and a is not None):
+        if alone and isinstance(a, np.generic):
+            return backend.asarray(a)
+        if type(a) not in NUMBERS or not number:
+            return a
+        if not strong:
             return backend.asarray(host_array(a, floats))
-        return a
+        index = type(a) is int and i < len(op.operands)
+        return backend.xp.full((), a, dtype="int64" if index else np.result_type(*strong, a))
 
-    return backend, [put(a) for a in arrays]
+    return backend, [put(a, i) for i, a in enumerate(arrays)]
 
 
 def explain(op: Any, error: Exception, arrays: list[Any]) -> Exception:

@@ -25,7 +25,7 @@ from .backend import BY_TYPE
 from .inplace import Storage, storage_of
 from .modes import MODE
 from .operands import ERRORS, NUMBERS, PLAIN, admit, explain, mixed, place
-from .protocols import define_method, define_operator
+from .protocols import define_method, define_operator, refuse_takeover
 from .registry import OVERRIDES, REGISTRY
 from .signatures import MISSING, Signature
 from .tape import Node, Tensor, pick_each, wrap
@@ -68,9 +68,6 @@ class Primitive:
         self.forward, self.signature = forward, Signature(forward)
         self.name = self.__name__ = forward.__name__
         self.__doc__, self.__module__ = forward.__doc__, forward.__module__
-        known = REGISTRY.get(self.name)
-        if known is not None and known.__module__.startswith("microgradnd.ops."):
-            raise ValueError(f"{self.name} is a primitive of microgradnd; choose another name")
         self.operands, self.rest = self.signature.operands, self.signature.rest
         self.attributes, self.defaults = self.signature.attributes, self.signature.defaults
         self.elementwise, self.front, self.residuals = elementwise, front, residuals
@@ -87,6 +84,9 @@ class Primitive:
         self.fast = _fast(self)
         self.numpy = numpy if isinstance(numpy, tuple) else (numpy,)
         self.operator, self.method = operator, self.name if method is True else method or None
+        refuse_takeover(self)
+        if front is not None:
+            front.__name__ = front.__qualname__ = self.name  # for Python's errors about arguments
         REGISTRY[self.name] = self
         OVERRIDES.update(dict.fromkeys(self.numpy, self))
         if operator:
@@ -118,13 +118,13 @@ class Primitive:
             code = formula.__code__
             reads[operand] = code.co_varnames[: code.co_argcount]
             for name in reads[operand]:
-                if name not in stored and name not in ("xp", "g"):
+                if name not in stored and name not in ("xp", "g", "wanted"):
                     raise TypeError(f"{self.name}.vjp({operand}): there is no {name!r} to need")
             if operand not in (*self.operands, *self.residuals, "*"):
                 raise TypeError(f"{self.name}.vjp: there is no operand {operand!r}")
         self.formulas = formulas
         self.needs = tuple(name for name in stored if any(name in r for r in reads.values()))
-        pool = ("xp", "g", *self.needs)
+        pool = ("xp", "g", *self.needs, "wanted")
         self.save = _getter([stored.index(name) for name in self.needs])
         self.keeps_out = "out" in self.needs
         self.keeps_shapes = "shapes" in self.needs
@@ -148,7 +148,8 @@ class Primitive:
         pool = (xp, g, *kept)
         parents = node.parents
         first, formula, read = self.rules[0]
-        if first == -1:
+        if first == -1:  # one formula for all; it may ask which operands want their gradient
+            pool = (*pool, [parent is not None for parent in parents])
             return list(zip(parents, formula(*read(pool)), strict=True))
         return [
             (parents[i], formula(*read(pool)))
@@ -205,7 +206,7 @@ class Primitive:
             arrays.append(array)
             parents.append(parent)
             homes.append(BY_TYPE.get(type(array)))
-        backend, arrays = place(self.name, arrays, homes)
+        backend, arrays = place(self, arrays, homes)
         try:
             out = self.forward(backend.xp, *arrays, **attrs)
         except ERRORS as error:
@@ -272,6 +273,7 @@ class Primitive:
 def _fast(op: Primitive) -> Callable[..., Any]:
     """The call of a plain primitive of one or two operands: `apply` without its loops."""
     forward, name = op.forward, op.name
+    weak = NUMBERS if op.elementwise else frozenset()
 
     def unary(x: Any) -> Any:
         if not isinstance(x, Tensor):
@@ -291,13 +293,13 @@ def _fast(op: Primitive) -> Callable[..., Any]:
         return op._record(out, (x,), (array,), (parent,))
 
     def binary(x: Any, y: Any) -> Any:
-        if isinstance(x, Tensor) and (isinstance(y, Tensor) or type(y) in NUMBERS):
+        if isinstance(x, Tensor) and (isinstance(y, Tensor) or type(y) in weak):
             a, p = x._array, x._node
             b, q = (y._array, y._node) if isinstance(y, Tensor) else (y, None)
             backend = BY_TYPE[type(a)]
             if type(b) is not type(a) and type(b) not in NUMBERS:
                 raise mixed(name, [a, b])
-        elif type(x) in NUMBERS and isinstance(y, Tensor):
+        elif type(x) in weak and isinstance(y, Tensor):
             a, p, b, q = x, None, y._array, y._node
             backend = BY_TYPE[type(b)]
         else:

@@ -19,9 +19,6 @@ REFLECTED = frozenset(
 )
 
 
-
-
-
 def composite(
     *, numpy: Any = None, method: bool = False, operands: int = 1
 ) -> Callable[..., Any]:
@@ -46,6 +43,23 @@ def composite(
         return run
 
     return declare
+
+
+def refuse_takeover(op: Any) -> None:
+    """Keep what microgradnd's own primitives do from being replaced by somebody else's.
+
+    Raises:
+        ValueError: If the name, NumPy's function, the method or the operator is taken.
+    """
+    ours = "microgradnd.ops."
+    if op.__module__.startswith(ours):
+        return
+    taken = [REGISTRY.get(op.name), *(OVERRIDES.get(function) for function in op.numpy)]
+    names = [name for name in (op.method, op.operator and f"__{op.operator}__") if name]
+    if any(getattr(known, "__module__", "").startswith(ours) for known in taken) or any(
+        hasattr(Tensor, name) and op.name not in REGISTRY for name in names
+    ):
+        raise ValueError(f"{op.name}: this name, method or NumPy function belongs to microgradnd")
 
 
 def define_operator(op: Any, name: str) -> None:
@@ -101,11 +115,28 @@ WHOLE = {
 }
 
 
+#: What comes nearest to some of NumPy's functions whose names do not tell.
+NEAREST = {
+    "array_equal": "allclose",
+    "average": "mean",
+    "diff": "subtract",
+    "isclose": "allclose",
+    "median": "mean",
+    "ravel": "reshape",
+    "repeat": "take",
+    "roll": "take",
+    "sort": "take_along_axis",
+    "vstack": "concatenate",
+    "hstack": "concatenate",
+}
+
+
 def _nearest(name: str) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.5)
-    return f"; the nearest is mg.{close[0]}" if close else "; see docs/operations.md for what is"
+    close = difflib.get_close_matches(name, REGISTRY | COMPOSITES, n=1, cutoff=0.6)
+    near = NEAREST.get(name) or (close[0] if close else None)
+    return f"; the nearest is mg.{near}" if near else "; docs/operations.md lists what does"
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) -> Any:

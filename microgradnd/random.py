@@ -77,6 +77,7 @@ class Generator:
 
     def bits(self, n: int, backend: Backend | None = None) -> Any:
         """Draw `n` words of 64 random bits, as a raw uint64 array of the backend."""
+        n = operator.index(n)
         with self._lock:
             start = self._counter
             self._counter += -(-n // 4) * 4  # whole blocks, so that a draw never splits one
@@ -136,6 +137,7 @@ class Generator:
 
     def permutation(self, n: int, backend: Backend | None = None) -> Tensor:
         """Draw an order of 0..n-1, int64."""
+        n = operator.index(n)
         words = self.bits(n, backends.named("numpy"))
         return wrap((backend or backends.get()).asarray(np.argsort(words, kind="stable")))
 

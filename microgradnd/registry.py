@@ -7,4 +7,5 @@ from typing import Any
 
 REGISTRY: dict[str, Any] = {}  # name -> primitive
 COMPOSITES: dict[str, Callable[..., Any]] = {}  # name -> function made of primitives
+ALIASES = {"abs": "absolute", "amax": "max", "amin": "min"}  # NumPy's other names
 OVERRIDES: dict[Any, Callable[..., Any]] = {}  # NumPy's function -> ours

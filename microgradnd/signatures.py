@@ -25,6 +25,11 @@ class Signature:
     def __init__(self, forward: Callable[..., Any]):
         code, self.name = forward.__code__, forward.__name__
         names, count = code.co_varnames, code.co_argcount
+        if not code.co_posonlyargcount or code.co_flags & 8:
+            raise TypeError(
+                f"{self.name}: write it as f(xp, operands, /, attributes), with a slash behind the "
+                "operands and no **"
+            )
         total = count + code.co_kwonlyargcount
         given = forward.__defaults__ or ()
         fallback = dict(zip(names[count - len(given) : count], given, strict=True))

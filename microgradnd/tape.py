@@ -177,7 +177,7 @@ class Tensor(Writable, HasGradient, ArrayLike):
                 elif create_graph:
                     leaf.grad = leaf.grad + g
                 else:
-                    leaf.grad = wrap(self.backend.asarray(leaf.grad._array + g._array))
+                    leaf.grad = wrap(g.backend.asarray(leaf.grad._array + g._array))
 
     def detach(self) -> Tensor:
         """Give the same values, in the same memory, outside the tape."""
@@ -256,7 +256,7 @@ def reverse(
             number = -heappop(heap)
             node, g, _ = pending.pop(number)
             if node.hooks is not None:
-                tensor = run_hooks(node, g if taped else wrap_gradient(g), taped)
+                tensor = run_hooks(node, g if taped else wrap_gradient(g.copy()), taped)
                 g = tensor if taped else tensor._array
                 del tensor
             if watch is not None:
@@ -270,6 +270,8 @@ def reverse(
                 if not taped:
                     alone = g.base is None and getrefcount(g) == ALONE
                     g = wrap(backend.asarray(g if alone else g.copy()))
+                else:
+                    g = wrap(g._array.copy(), g._node)
                 found.append((node, g))
             elif node.op is not None:
                 _pull(node, g, xp, taped, pending, heap, since, targets)
@@ -307,10 +309,12 @@ def _pull(
                 slots = (parent, [None] * len(parent.shape), False)
                 pending[parent.serial] = slots
                 heappush(heap, -parent.serial)
-            slots[1][node.kept[0]] = gi
+            i = node.kept[0]
+            slots[1][i] = gi if slots[1][i] is None else slots[1][i] + gi
             continue
         if gi.shape != parent.shape:
-            assert op.elementwise, f"{op.name}: a gradient of shape {gi.shape}, not {parent.shape}"
+            if not op.elementwise:
+                raise RuntimeError(f"{op.name}: a gradient of shape {gi.shape}, not {parent.shape}")
             gi = sum_to(xp, gi, parent.shape)
         if gi.dtype != parent.dtype:
             gi = xp.astype(gi, parent.dtype)

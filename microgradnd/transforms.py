@@ -76,18 +76,27 @@ def outer_nodes(roots: list[Node], since: int, stop: frozenset[int] = frozenset(
     return [found[s] for s in sorted(found)]
 
 
+def kept_versions(roots: list[Node], since: int) -> list[tuple[list[int], int]]:
+    """The versions that the nodes of a graph noted of what they keep, down to `since`."""
+    seen, stack, found = set(), list(roots), []
+    while stack:
+        node = stack.pop()
+        if node.serial not in seen and node.serial >= since:
+            seen.add(node.serial)
+            found += node.guards
+            stack.extend(p for p in node.parents if p is not None)
+    return found
+
+
 class Pullback:
     """One run of a function on fresh nodes, and how to pull cotangents back through it."""
 
-    def __init__(self, where: str, function: Callable[..., Any], leaves: list[Tensor], call: Any):
-        outer = MODE.get().recording
+    def __init__(self, function: Callable[..., Any], leaves: list[Tensor], call: Any):
+        self.outer = MODE.get().recording
         self.since = serial()
-        with Switch(recording=outer):
-            self.inputs = [fresh(x) for x in leaves]
+        self.inputs = [fresh(x) for x in leaves]
         with Switch(recording=True):
             self.out = call(function, self.inputs)
-        self.where = where
-        self.outer = outer
 
     def __call__(self, outs: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
         """Give the gradient of every input; zeros where the outputs do not depend on it."""
@@ -132,7 +141,10 @@ def value_and_grad(
         ValueError: If the result has more than one element.
     """
     name = getattr(f, "__name__", "f")
-    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
+    several = isinstance(argnums, (tuple, list))
+    numbers = tuple(argnums) if isinstance(argnums, (tuple, list)) else (argnums,)
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"grad of {name}: argnums {argnums} names an argument twice")
 
     @wraps(f)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -148,7 +160,9 @@ def value_and_grad(
                 full[i] = value
             return function(*full, **kwargs)
 
-        pull = Pullback(f"grad of {name}", f, tensors, call)
+        pull = Pullback(f, tensors, call)
+        if has_aux and not (isinstance(pull.out, tuple) and len(pull.out) == 2):
+            raise TypeError(f"grad of {name}: with has_aux it must give a pair (scalar, aux)")
         value, aux = pull.out if has_aux else (pull.out, None)
         value = value if isinstance(value, Tensor) else Tensor(value)
         if value.size != 1 or value.dtype.kind != "f":
@@ -159,9 +173,7 @@ def value_and_grad(
         one = wrap(value.backend.xp.ones_like(value._array))
         gradients = rebuild(pull([value], [one]))
         value = settle(value, pull)
-        result = gradients if isinstance(argnums, tuple) else gradients[0]
-        if isinstance(argnums, tuple):
-            result = tuple(gradients)
+        result = tuple(gradients) if several else gradients[0]
         return ((value, settle(aux, pull)) if has_aux else value), result
 
     return run
@@ -213,7 +225,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Any
     """
     leaves, rebuild = flatten(list(xs))
     tensors = [as_tensor(x, "vjp") for x in leaves]
-    run = Pullback("vjp", f, tensors, lambda function, inputs: function(*rebuild(inputs)))
+    run = Pullback(f, tensors, lambda function, inputs: function(*rebuild(inputs)))
     outs, _ = flatten(run.out)
     outs = [o if isinstance(o, Tensor) else Tensor(o) for o in outs]
 
@@ -289,6 +301,8 @@ def jacobian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     The result has the shape of `f`'s result followed by that of the argument; one reverse pass per
     element of the result.
     """
+    if not isinstance(argnums, int):
+        raise TypeError(f"jacobian: argnums is the number of one argument, got {argnums!r}")
 
     def run(*args: Any, **kwargs: Any) -> Tensor:
         def of_one(x: Any) -> Any:
@@ -299,12 +313,12 @@ def jacobian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
         x = as_tensor(args[argnums], "jacobian")
         out, pull = vjp(of_one, x)
         out = out if isinstance(out, Tensor) else Tensor(out)
-        xp = x.backend.xp
+        xp = out.backend.xp
         basis = xp.reshape(xp.eye(out.size, dtype=out.dtype), (out.size, *out.shape))
         rows = [pull(wrap(basis[i, ...]))[0] for i in range(out.size)]
         shape = (*out.shape, *x.shape)
         if not rows:
-            return wrap(xp.zeros(shape, dtype=x.dtype))
+            return wrap(x.backend.xp.zeros(shape, dtype=x.dtype))
         return REGISTRY["reshape"](REGISTRY["stack"](rows), shape)
 
     return run
@@ -374,7 +388,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             (version := storage_of(x).version, version[0])
             for x in flatten([xs, kwargs])[0]
             if isinstance(x, Tensor)
-        ]
+        ] + kept_versions([o._node for o in outs], since)
         if len(outs) == 1:
             o = outs[0]
             made = [wrap(o._array, Node(op, parents, (), guards, o.shape, o.dtype))]

@@ -3,7 +3,7 @@
 Every name means the same on each backend, whatever the library below calls it. `SAME` are functions
 that NumPy and CuPy spell alike and agree on (checked from their signatures); `OWN` are those
 that one of them lacks, or that behave differently on the two. A new name is one more line here, an
-implementation, and a taped twin (the primitive of that name, or an entry of `tape.CONSTANT`).
+implementation, and a taped twin (the primitive of that name, or an entry of `CONSTANT`).
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ FORWARD_ONLY = frozenset(
 )
 #: Names whose results depend on no operand's values: no gradient goes through them.
 CONSTANT = _words("zeros ones full zeros_like ones_like full_like arange eye one_hot")
-#: What a formula may ask of an array besides operators and comparisons.
-ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "size"})
 
 #: The largest finite number of each float dtype.
 LARGEST = {"e": 65504.0, "f": 3.4028234663852886e38, "d": 1.7976931348623157e308}

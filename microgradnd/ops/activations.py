@@ -224,7 +224,9 @@ def elu(xp, x, /, alpha=1.0):
     return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0.0)))
 
 
-elu.vjp(x=lambda xp, g, x, out, alpha: xp.where(x > 0, g, g * (out + alpha)))
+elu.vjp(
+    x=lambda xp, g, x, alpha: xp.where(x > 0, g, g * (alpha * xp.exp(xp.minimum(x, 0.0))))
+)
 
 
 @primitive(elementwise=True, kinks=(0,), conventions=(at(0, 1),))
@@ -236,7 +238,9 @@ def celu(xp, x, /, alpha=1.0):
     return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0.0) / alpha))
 
 
-celu.vjp(x=lambda xp, g, x, out, alpha: xp.where(x > 0, g, g * (out / alpha + 1.0)))
+celu.vjp(
+    x=lambda xp, g, x, alpha: xp.where(x > 0, g, g * xp.exp(xp.minimum(x, 0.0) / alpha))
+)
 
 
 @primitive(elementwise=True, kinks=(0,), conventions=(at(0, SELU_SCALE * SELU_ALPHA),))
@@ -249,7 +253,8 @@ def selu(xp, x, /):
 
 
 selu.vjp(
-    x=lambda xp, g, x, out: xp.where(x > 0, SELU_SCALE * g, g * (out + SELU_SCALE * SELU_ALPHA))
+    x=lambda xp, g, x: g
+    * (SELU_SCALE * xp.where(x > 0, 1.0, SELU_ALPHA * xp.exp(xp.minimum(x, 0.0))))
 )
 
 
@@ -370,7 +375,7 @@ def softsign(xp, x, /):
     return xp.where(xp.isinf(x), xp.sign(x), x / (1.0 + xp.where(xp.isinf(x), 0.0, xp.absolute(x))))
 
 
-softsign.vjp(x=lambda xp, g, x: g / xp.square(1.0 + xp.absolute(x)))
+softsign.vjp(x=lambda xp, g, x: g * xp.square(1.0 / (1.0 + xp.absolute(x))))
 
 
 @primitive(elementwise=True)

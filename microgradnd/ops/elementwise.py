@@ -13,7 +13,6 @@ LOG2 = math.log(2.0)
 LOG10 = math.log(10.0)
 TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
 POSITIVE = (0.2, 3.0)
-TINY = 1e-3  # keeps test data away from the ends of open domains
 
 # ----------------------------------------------------------------------------- arithmetic
 

@@ -302,7 +302,8 @@ def _along_gradient(xp, g, indices, shapes, axis):
     axis = axis % len(shape)
     grid = [
         indices if i == axis else xp.reshape(
-            xp.arange(n), tuple(n if j == i else 1 for j in range(len(shape))))
+            xp.arange(n) * (shape[i] != 1),  # an axis of length 1 was broadcast
+            tuple(n if j == i else 1 for j in range(len(shape))))
         for i, n in enumerate(g.shape)
     ]  # fmt: skip
     return xp.scatter_add(g, grid, shape, (ARRAY,) * len(shape))

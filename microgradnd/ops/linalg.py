@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..primitives import primitive
@@ -130,12 +132,15 @@ def einsum(xp, /, *xs, subscripts):
     return xp.einsum(xs, subscripts)
 
 
-def _einsum_gradients(xp, g, xs, shapes, subscripts):
+def _einsum_gradients(xp, g, xs, shapes, subscripts, wanted):
     inputs, output = _labels(subscripts, shapes)
     unused = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
               if c not in "".join(inputs)]  # fmt: skip
     gradients = []
     for i, (labels, shape) in enumerate(zip(inputs, shapes, strict=True)):
+        if not wanted[i]:
+            gradients.append(None)
+            continue
         others = [j for j in range(len(xs)) if j != i]
         terms, names = [g, *(xs[j] for j in others)], [output, *(inputs[j] for j in others)]
         reach = {}  # the length of each label; an operand's 1 broadcasts
@@ -194,8 +199,8 @@ def tensordot(x, y, axes=2):
         )
     rows = [i for i in range(x.ndim) if i not in left]
     columns = [i for i in range(y.ndim) if i not in right]
-    n = int(np.prod(lengths[0], dtype=int))
-    shape = [x.shape[i] for i in rows] + [y.shape[i] for i in columns]
-    a = reshape(transpose(x, (*rows, *left)), (-1, n) if n else (x.size, 0))
-    b = reshape(transpose(y, (*right, *columns)), (n, -1) if n else (0, y.size))
-    return reshape(a @ b, shape)
+    above, below = [x.shape[i] for i in rows], [y.shape[i] for i in columns]
+    n = math.prod(lengths[0])
+    a = reshape(transpose(x, (*rows, *left)), (math.prod(above), n))
+    b = reshape(transpose(y, (*right, *columns)), (n, math.prod(below)))
+    return reshape(a @ b, (*above, *below))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..primitives import primitive
@@ -24,7 +25,13 @@ def _check(name, x, target, reduction):
 
 def _each(g, size, reduction):
     """The gradient of the unreduced losses."""
-    return g / size if reduction == "mean" and size else g
+    return g * (1.0 / size) if reduction == "mean" and size else g
+
+
+def _fits(shape, into):
+    """Whether a shape broadcasts to another."""
+    tail = into[len(into) - len(shape) :]
+    return len(shape) <= len(into) and all(n in (1, m) for n, m in zip(shape, tail, strict=True))
 
 
 PAIRS: Any = (
@@ -111,6 +118,11 @@ def binary_cross_entropy_with_logits(xp, x, target, pos_weight=None, /, reductio
         ValueError: If the shapes differ.
     """
     _check("binary_cross_entropy_with_logits", x, target, reduction)
+    if pos_weight is not None and not _fits(pos_weight.shape, x.shape):
+        raise ValueError(
+            f"binary_cross_entropy_with_logits: pos_weight of shape {pos_weight.shape} does not "
+            f"broadcast to {x.shape}"
+        )
     tail = xp.log1p(xp.exp(-xp.absolute(x)))
     right, wrong = tail - xp.minimum(x, 0.0), tail + xp.maximum(x, 0.0)
     right = right if pos_weight is None else right * pos_weight
@@ -171,9 +183,7 @@ def _class_check(xp, name, x, target, weight, ignore_index, reduction):
         raise ValueError(f"{name}: weight has shape {weight.shape}, ({classes},) is wanted")
     if not ids:
         return axis, target.size // classes if classes else 0
-    counted = xp.count_classes(target, classes, ignore_index, name)
-    # A count that stays on the device is an integer array, and would widen what it divides.
-    return axis, counted if isinstance(counted, int) else xp.astype(counted, x.dtype)
+    return axis, xp.count_classes(target, classes, ignore_index, name)
 
 
 def _ids(target):
@@ -200,10 +210,10 @@ def _row(xp, weight, like):
     return xp.reshape(weight, tuple(-1 if i == (like.ndim > 1) else 1 for i in range(like.ndim)))
 
 
-def _per_example(xp, g, n, axis, reduction):
+def _per_example(xp, g, share, axis, reduction):
     """The cotangent of the unreduced losses, with a class axis."""
-    if reduction == "mean":  # if nothing counts, the loss is NaN but its gradient 0, as PyTorch's
-        return g / (n + (n == 0))
+    if reduction == "mean":
+        return g * share
     return xp.expand_dims(g, axis) if reduction == "none" else g
 
 
@@ -218,25 +228,34 @@ CLASS_CASES: Any = (
 )
 
 
+def _wide(xp, x):
+    """Float16 numbers as float32: a sum of them soon leaves float16's range."""
+    return xp.astype(x, "float32") if x.dtype.itemsize == 2 else x
+
+
 def _cross(xp, name, log_p, target, weight, ignore_index, reduction, smoothing):
-    """The loss, and what its mean divides by."""
+    """The loss, and the share of one example in its mean."""
     axis, n = _class_check(xp, name, log_p, target, weight, ignore_index, reduction)
     if _ids(target) and weight is None and not smoothing:
         costs = xp.pick(log_p, target, axis, ignore_index)
     else:
         if _ids(target) and weight is not None:
-            n = xp.sum(_targets(xp, target, log_p, weight, ignore_index, 0.0))
+            n = xp.sum(_wide(xp, _targets(xp, target, log_p, weight, ignore_index, 0.0)))
         p = _targets(xp, target, log_p, weight, ignore_index, smoothing)
         # A class that cannot be and is not wanted costs nothing: 0, not 0 times -inf.
         costs = xp.sum(p * xp.where(p == 0, 0.0, log_p), axis=axis)
     if reduction == "none":
-        return -costs, n
-    total = -xp.sum(costs)
-    return (total / n if reduction == "mean" else total), n
+        return -costs, 1.0
+    total = -xp.sum(_wide(xp, costs))
+    if reduction == "mean":  # if nothing counts, the loss is NaN but its gradient 0, as PyTorch's
+        total = total / (n or math.nan) if isinstance(n, int) else total / xp.astype(n, total.dtype)
+    share = 1.0 / (n + (n == 0))
+    share = share if isinstance(n, int) else xp.astype(share, log_p.dtype)
+    return xp.astype(total, log_p.dtype), share
 
 
 @primitive(
-    residuals=("log_p", "n"),
+    residuals=("log_p", "share"),
     cases=CLASS_CASES,
     domain={"x": (-3, 3), "target": (0.1, 0.9), "weight": (0.5, 2)},
 )
@@ -260,30 +279,28 @@ def cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {label_smoothing}")
     log_p = xp.log_softmax(x, 1 if x.ndim > 1 else 0) if x.ndim else x
-    loss, n = _cross(
+    loss, share = _cross(
         xp, "cross_entropy", log_p, target, weight, ignore_index, reduction, label_smoothing
     )
-    return loss, (log_p, n)
+    return loss, (log_p, share)
 
 
 cross_entropy.recompute(log_p=lambda xp, x: xp.log_softmax(x, 1 if x.ndim > 1 else 0))
 
 
 def _cross_entropy_slope(
-    xp, g, log_p, n, target, weight, ignore_index, reduction, label_smoothing
+    xp, g, log_p, share, target, weight, ignore_index, reduction, label_smoothing
 ):
     p = _targets(xp, target, log_p, weight, ignore_index, label_smoothing)
     axis = 1 if log_p.ndim > 1 else 0
-    share = xp.exp(log_p)
-    if not (_ids(target) and weight is None and isinstance(n, int) and n == target.size):
-        share = share * xp.sum(p, axis=axis, keepdims=True)
-    return _per_example(xp, g, n, axis, reduction) * (share - p)
+    softmax = xp.exp(log_p) * xp.sum(p, axis=axis, keepdims=True)
+    return _per_example(xp, g, share, axis, reduction) * (softmax - p)
 
 
-def _cross_entropy_target_slope(xp, g, log_p, n, weight, reduction, label_smoothing):
+def _cross_entropy_target_slope(xp, g, log_p, share, weight, reduction, label_smoothing):
     # Only probabilities have a gradient; a class that cannot be costs what its logarithm says.
     scale = 1.0 if weight is None else _row(xp, weight, log_p)
-    g = _per_example(xp, g, n, 1 if log_p.ndim > 1 else 0, reduction)
+    g = _per_example(xp, g, share, 1 if log_p.ndim > 1 else 0, reduction)
     return -g * log_p * (scale * (1.0 - label_smoothing))
 
 
@@ -291,7 +308,7 @@ cross_entropy.vjp(x=_cross_entropy_slope, target=_cross_entropy_target_slope)
 
 
 @primitive(
-    residuals=("n",),
+    residuals=("share",),
     cases=(
         (((3, 4), [1, 0, 3]), {}),
         (((3, 4), [1, -100, 3], (4,)), {"reduction": "sum"}),
@@ -311,13 +328,13 @@ def nll(xp, log_p, target, weight=None, /, ignore_index=-100, reduction="mean"):
     """
     if not _ids(target):
         raise TypeError(f"nll: targets are class numbers, got {target.dtype}")
-    loss, n = _cross(xp, "nll", log_p, target, weight, ignore_index, reduction, 0.0)
-    return loss, (n,)
+    loss, share = _cross(xp, "nll", log_p, target, weight, ignore_index, reduction, 0.0)
+    return loss, (share,)
 
 
-def _nll_slope(xp, g, log_p, n, target, weight, ignore_index, reduction):
+def _nll_slope(xp, g, log_p, share, target, weight, ignore_index, reduction):
     p = _targets(xp, target, log_p, weight, ignore_index, 0.0)
-    return -_per_example(xp, g, n, 1 if log_p.ndim > 1 else 0, reduction) * p
+    return -_per_example(xp, g, share, 1 if log_p.ndim > 1 else 0, reduction) * p
 
 
 nll.vjp(log_p=_nll_slope)

@@ -59,6 +59,12 @@ sum.vjp(
 )
 
 
+def _share(shape, axis):
+    """One by the number of elements; a division by the number would overflow float16."""
+    n = count(shape, axis)
+    return 1.0 / n if n else 0.0
+
+
 @primitive(numpy=np.mean, method=True, cases=CASES, dtypes="fiub", kind="reduction")
 def mean(xp, x, /, axis=None, keepdims=False):
     r"""The mean over the given axes, :math:`\frac1n \sum_i x_i`."""
@@ -67,7 +73,7 @@ def mean(xp, x, /, axis=None, keepdims=False):
 
 mean.vjp(
     x=lambda xp, g, shapes, axis: xp.broadcast_to(
-        spread(xp, g / count(shapes[0], axis), shapes[0], axis), shapes[0]
+        spread(xp, g * _share(shapes[0], axis), shapes[0], axis), shapes[0]
     )
 )
 

@@ -20,6 +20,8 @@ def ints(*sizes):
 
 def on_axis(axis, ndim):
     """The number of an axis counted from the front; an AxisError if there is none."""
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise TypeError(f"axis must be one integer, got {axis!r}")
     if not -ndim <= axis < ndim:
         raise np.exceptions.AxisError(axis, ndim)
     return axis % ndim
@@ -164,7 +166,9 @@ def _parts(g, shapes, axis):
 
 @primitive(
     numpy=np.concatenate,
-    front=lambda xs, axis=0: (tuple(xs), {"axis": axis}),
+    front=lambda xs, axis=0: (
+        (tuple(xs), {"axis": axis}) if axis is not None
+        else (tuple(reshape(x, -1) for x in xs), {"axis": 0})),
     cases=((((2, 3), (1, 3)), {}), (((2, 1), (2, 2), (2, 0)), {"axis": -1})),
 )
 def concatenate(xp, /, *xs, axis=0):
@@ -203,8 +207,8 @@ stack.vjp_all(
     numpy=np.split,
     outputs=True,
     front=lambda x, sections, axis=0: (
-        (x,), {"sections": sections if isinstance(sections, int) else ints(sections),
-               "axis": axis}),
+        (x,), {"sections": ints(sections) if isinstance(sections, (tuple, list))
+               else operator.index(sections), "axis": axis}),
     cases=((((6, 2),), {"sections": 3}), (((2, 5),), {"sections": (1, 3), "axis": 1})),
 )  # fmt: skip
 def split(xp, x, /, sections, axis=0):
@@ -217,7 +221,9 @@ def split(xp, x, /, sections, axis=0):
             )
         cuts = [length // sections * i for i in range(sections + 1)]
     else:
-        cuts = [0, *sections, length]
+        cuts = [0, *(min(c + length if c < 0 else c, length) for c in sections), length]
+        if sorted(cuts) != cuts:
+            raise ValueError(f"split: the places {sections} do not ascend within size {length}")
     at = ((None, None, None),) * (axis % x.ndim)
     return [
         xp.copy(xp.getitem(x, (), (*at, (a, b, None))))
