@@ -33,8 +33,6 @@ from .modes import (
     no_grad as no_grad,
     set_default_dtype as set_default_dtype,
 )
-from .ops.elementwise import abs as abs
-from .ops.reductions import amax as amax, amin as amin
 from .primitives import Primitive as Primitive, primitive as primitive
 from .random import Generator as Generator, manual_seed as manual_seed
 from .surface import Operand
@@ -56,55 +54,133 @@ REGISTRY: dict[str, Any]
 COMPOSITES: dict[str, Any]
 
 def absolute(x: Operand) -> Tensor:
-    """The magnitude, :math:`|x|`; its slope at 0 is taken as 0."""
+    """The magnitude, :math:`|x|`; its slope at 0 is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.absolute)(-2.0)
+        (Tensor(2.), Tensor(-1.))
+    """
 
 
 def add(x: Operand, y: Operand) -> Tensor:
-    """The sum, :math:`x + y`."""
+    """The sum, :math:`x + y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.add, (0, 1))(2.0, 3.0)
+        (Tensor(5.), (Tensor(1.), Tensor(1.)))
+    """
 
 
 def all(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-    """Whether all elements are true (not 0)."""
+    """Whether all elements are true (not 0).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.all([0.0, 2.0]), mg.all([[1.0, 2.0], [0.0, 2.0]], axis=1)
+        (Tensor(False), Tensor([ True, False]))
+    """
 
 
 def any(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-    """Whether any element is true (not 0)."""
+    """Whether any element is true (not 0).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.any([0.0, 2.0]), mg.any([[0.0, 2.0], [0.0, 0.0]], axis=1)
+        (Tensor(True), Tensor([ True, False]))
+    """
 
 
 def arccos(x: Operand) -> Tensor:
-    r"""The inverse cosine, :math:`\arccos x`, in :math:`[0, \pi]`."""
+    r"""The inverse cosine, :math:`\arccos x`, in :math:`[0, \pi]`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.arccos)(0.0)]
+        [1.571, -1.0]
+    """
 
 
 def arccosh(x: Operand) -> Tensor:
-    r"""The inverse hyperbolic cosine, :math:`\ln(x + \sqrt{x^2 - 1})`, for :math:`x \ge 1`."""
+    r"""The inverse hyperbolic cosine, :math:`\ln(x + \sqrt{x^2 - 1})`, for :math:`x \ge 1`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.arccosh)(1.25)]
+        [0.693, 1.333]
+    """
 
 
 def arcsin(x: Operand) -> Tensor:
-    r"""The inverse sine, :math:`\arcsin x`, in :math:`[-\pi/2, \pi/2]`."""
+    r"""The inverse sine, :math:`\arcsin x`, in :math:`[-\pi/2, \pi/2]`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.arcsin)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
 
 
 def arcsinh(x: Operand) -> Tensor:
-    r"""The inverse hyperbolic sine, :math:`\ln(x + \sqrt{x^2 + 1})`."""
+    r"""The inverse hyperbolic sine, :math:`\ln(x + \sqrt{x^2 + 1})`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.arcsinh)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
 
 
 def arctan(x: Operand) -> Tensor:
-    r"""The inverse tangent, :math:`\arctan x`, in :math:`(-\pi/2, \pi/2)`."""
+    r"""The inverse tangent, :math:`\arctan x`, in :math:`(-\pi/2, \pi/2)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.arctan)(1.0)]
+        [0.785, 0.5]
+    """
 
 
 def arctanh(x: Operand) -> Tensor:
-    r"""The inverse hyperbolic tangent, :math:`\frac12\ln\frac{1+x}{1-x}`, in (-1, 1)."""
+    r"""The inverse hyperbolic tangent, :math:`\frac12\ln\frac{1+x}{1-x}`, in (-1, 1).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.arctanh)(0.5)]
+        [0.549, 1.333]
+    """
 
 
 def argmax(x: Operand, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """The index of the first largest element (a NaN counts as largest)."""
+    """The index of the first largest element (a NaN counts as largest).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.argmax([1.0, 3.0, 3.0])
+        Tensor(1)
+    """
 
 
 def argmin(x: Operand, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """The index of the first smallest element (a NaN counts as smallest)."""
+    """The index of the first smallest element (a NaN counts as smallest).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.argmin([2.0, 1.0, 1.0])
+        Tensor(1)
+    """
 
 
 def astype(x: Operand, dtype: DTypeLike) -> Tensor:
-    """The same values, :math:`x`, in another dtype; the gradient comes back in the operand's."""
+    """The same values, :math:`x`, in another dtype; the gradient comes back in the operand's.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(lambda x: mg.astype(x, "float64"))(2.0)
+        (Tensor(2., dtype=float64), Tensor(1.))
+    """
 
 
 def binary_cross_entropy_with_logits(
@@ -116,31 +192,71 @@ def binary_cross_entropy_with_logits(
 
     Raises:
         ValueError: If the shapes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> loss = mg.binary_cross_entropy_with_logits
+        >>> mg.value_and_grad(loss)(mg.tensor([100.0]), mg.tensor([0.0]))
+        (Tensor(100.), Tensor([1.]))
+        >>> mg.grad(loss)(mg.tensor([0.0]), mg.tensor([1.0]))
+        Tensor([-0.5])
     """
 
 
 def bitwise_and(x: Operand, y: Operand) -> Tensor:
-    """The bits set in both; for booleans, whether both are true."""
+    """The bits set in both; for booleans, whether both are true.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.bitwise_and(6, 3)
+        Tensor(2)
+    """
 
 
 def bitwise_or(x: Operand, y: Operand) -> Tensor:
-    """The bits set in one of them; for booleans, whether one is true."""
+    """The bits set in one of them; for booleans, whether one is true.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.bitwise_or(6, 3)
+        Tensor(7)
+    """
 
 
 def bitwise_xor(x: Operand, y: Operand) -> Tensor:
-    """The bits set in exactly one; for booleans, whether exactly one is true."""
+    """The bits set in exactly one; for booleans, whether exactly one is true.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.bitwise_xor(6, 3)
+        Tensor(5)
+    """
 
 
 def broadcast_to(
     x: Operand, *sizes: int | Sequence[int], shape: int | Sequence[int] | None = None
 ) -> Tensor:
-    """The elements repeated along axes of length 1 and new axes, without a copy."""
+    """The elements repeated along axes of length 1 and new axes, without a copy.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.broadcast_to(x, (3,)), 2.0)
+        >>> y, pull(y)
+        (Tensor([2., 2., 2.]), (Tensor(6.),))
+    """
 
 
 def celu(x: Operand, alpha: float = 1.0) -> Tensor:
     r"""Continuously differentiable elu: :math:`\max(x, 0) + \min(\alpha(e^{x/\alpha} - 1), 0)`.
 
     Its slope at 0 is 1 for every alpha. Source: Barron (2017).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.celu)(2.0)
+        (Tensor(2.), Tensor(1.))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.celu)(-1.0, alpha=2.0)]
+        [-0.787, 0.607]
     """
 
 
@@ -155,6 +271,12 @@ def clip(
     r"""The value held between two bounds, :math:`\min(\max(x, lo), hi)`.
 
     The bounds count as inside: there the gradient goes to `x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([-2.0, 0.5, 1.0, 2.0])
+        >>> mg.clip(x, -1.0, 1.0), mg.grad(lambda x: mg.clip(x, -1.0, 1.0).sum())(x)
+        (Tensor([-1. ,  0.5,  1. ,  1. ]), Tensor([0., 1., 1., 0.]))
     """
 
 
@@ -163,25 +285,57 @@ def collect(x: Operand, winner: Operand) -> Tensor:
 
 
 def concatenate(xs: Sequence[Operand], axis: int = 0) -> Tensor:
-    """Arrays joined along an axis that they have."""
+    """Arrays joined along an axis that they have.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> a, b = mg.tensor([1.0, 2.0]), mg.tensor([3.0])
+        >>> y, pull = mg.vjp(lambda *xs: mg.concatenate(xs), a, b)
+        >>> y, pull(10 * y)
+        (Tensor([1., 2., 3.]), (Tensor([10., 20.]), Tensor([30.])))
+    """
 
 
 def copy(x: Operand) -> Tensor:
-    """A copy in memory of its own, on the tape."""
+    """A copy in memory of its own, on the tape.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.copy)(2.0)
+        (Tensor(2.), Tensor(1.))
+    """
 
 
 def cos(x: Operand) -> Tensor:
-    r"""The cosine, :math:`\cos x` (radians)."""
+    r"""The cosine, :math:`\cos x` (radians).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.cos)(1.0)]
+        [0.54, -0.841]
+    """
 
 
 def cosh(x: Operand) -> Tensor:
-    r"""The hyperbolic cosine, :math:`\cosh x`."""
+    r"""The hyperbolic cosine, :math:`\cosh x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.cosh)(0.0)
+        (Tensor(1.), Tensor(0.))
+    """
 
 
 def crelu(x: Operand, axis: int = -1) -> Tensor:
     """Relu of the operand and of its negative, side by side; composed.
 
     Source: Shang et al. (ICML 2016).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, -2.0])
+        >>> mg.crelu(x), mg.grad(lambda x: mg.crelu(x).sum())(x)
+        (Tensor([1., 0., 0., 2.]), Tensor([ 1., -1.]))
     """
 
 
@@ -206,66 +360,159 @@ def cross_entropy(
         IndexError: For a class number outside 0..C-1.
         TypeError: For floats where class numbers are wanted.
         ValueError: If shapes do not fit.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.cross_entropy)(mg.tensor([[100.0, 0.0]]), mg.tensor([1]))
+        (Tensor(100.), Tensor([[ 1., -1.]]))
     """
 
 
 def cumsum(x: Operand, axis: int | None = None) -> Tensor:
-    r"""The running sum along an axis, :math:`y_i = \sum_{j \le i} x_j`; flattened without one."""
+    r"""The running sum along an axis, :math:`y_i = \sum_{j \le i} x_j`; flattened without one.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 2.0, 3.0])
+        >>> mg.cumsum(x), mg.grad(lambda x: mg.cumsum(x).sum())(x)
+        (Tensor([1., 3., 6.]), Tensor([3., 2., 1.]))
+    """
 
 
 def divide(x: Operand, y: Operand) -> Tensor:
-    """The quotient, :math:`x / y`."""
+    """The quotient, :math:`x / y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.divide, (0, 1))(3.0, 2.0)
+        (Tensor(1.5), (Tensor(0.5), Tensor(-0.75)))
+    """
 
 
 def dot(x: Operand, y: Operand) -> Tensor:
-    """`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`."""
+    """`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.dot)(mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0]))
+        (Tensor(11.), Tensor([3., 4.]))
+    """
 
 
 def einsum(subscripts: str, *xs: Operand) -> Tensor:
-    """Einstein's sum, as `numpy.einsum(subscripts, *operands)` with letters and `...`."""
+    """Einstein's sum, as `numpy.einsum(subscripts, *operands)` with letters and `...`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(lambda x: mg.einsum("i,i->", x, x))(mg.tensor([1.0, 2.0]))
+        (Tensor(5.), Tensor([2., 4.]))
+    """
 
 
 def elu(x: Operand, alpha: float = 1.0) -> Tensor:
     r"""Exponential linear unit: :math:`x` if :math:`x > 0`, else :math:`\alpha (e^x - 1)`.
 
     Its slope at 0 is alpha. Source: Clevert et al. (ICLR 2016).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.elu)(2.0)
+        (Tensor(2.), Tensor(1.))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.elu)(-1.0)]
+        [-0.632, 0.368]
     """
 
 
 def equal(x: Operand, y: Operand) -> Tensor:
-    """Whether :math:`x = y`, as booleans."""
+    """Whether :math:`x = y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.equal([1.0, 2.0], [1.0, 3.0])
+        Tensor([ True, False])
+    """
 
 
 def erf(x: Operand) -> Tensor:
-    r"""The error function, :math:`\frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt`."""
+    r"""The error function, :math:`\frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.erf)(0.5)]
+        [0.52, 0.879]
+    """
 
 
 def erfc(x: Operand) -> Tensor:
-    r"""The complement of the error function, :math:`1 - \mathrm{erf}(x)`."""
+    r"""The complement of the error function, :math:`1 - \mathrm{erf}(x)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.erfc)(0.5)]
+        [0.48, -0.879]
+    """
 
 
 def exp(x: Operand) -> Tensor:
-    """The exponential, :math:`e^x`."""
+    """The exponential, :math:`e^x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.exp)(0.0)
+        (Tensor(1.), Tensor(1.))
+    """
 
 
 def exp2(x: Operand) -> Tensor:
-    """The power of two, :math:`2^x`."""
+    """The power of two, :math:`2^x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.exp2)(3.0)]
+        [8.0, 5.545]
+    """
 
 
 def expand_dims(x: Operand, axis: int | Sequence[int]) -> Tensor:
-    """New axes of length 1 at the given places."""
+    """New axes of length 1 at the given places.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.expand_dims(x, 0), mg.tensor([1.0, 2.0]))
+        >>> y, pull(10 * y)
+        (Tensor([[1., 2.]]), (Tensor([10., 20.]),))
+    """
 
 
 def expm1(x: Operand) -> Tensor:
-    """The exponential less one, :math:`e^x - 1`, exact near 0."""
+    """The exponential less one, :math:`e^x - 1`, exact near 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.expm1)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
 
 
 def flip(x: Operand, axis: int | Sequence[int] | None = None) -> Tensor:
-    """The order of the elements turned around along the given axes (all by default)."""
+    """The order of the elements turned around along the given axes (all by default).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(mg.flip, mg.tensor([1.0, 2.0, 3.0]))
+        >>> y, pull(mg.tensor([1.0, 0.0, 0.0]))
+        (Tensor([3., 2., 1.]), (Tensor([0., 0., 1.]),))
+    """
 
 
 def floor_divide(x: Operand, y: Operand) -> Tensor:
-    r"""The quotient rounded down, :math:`\lfloor x / y \rfloor`; it has no gradient."""
+    r"""The quotient rounded down, :math:`\lfloor x / y \rfloor`; it has no gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.floor_divide([7.0, -7.0], 2.0)
+        Tensor([ 3., -4.])
+    """
 
 
 def gelu(x: Operand, approximate: str = "none") -> Tensor:
@@ -275,6 +522,13 @@ def gelu(x: Operand, approximate: str = "none") -> Tensor:
 
     Raises:
         ValueError: If `approximate` is neither "none" nor "tanh".
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.gelu)(0.0)
+        (Tensor(0.), Tensor(0.5))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.gelu)(1.0)]
+        [0.841, 1.083]
     """
 
 
@@ -285,6 +539,11 @@ def getitem(x: Operand, index: Any) -> Tensor:
 
     Raises:
         IndexError: For an index out of bounds, on every backend with the same text.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(lambda x: x[[0, 0, 2]].sum())(mg.tensor([1.0, 2.0, 4.0]))
+        (Tensor(6.), Tensor([2., 0., 1.]))
     """
 
 
@@ -292,25 +551,54 @@ def glu(x: Operand, axis: int = -1) -> Tensor:
     r"""Gated linear unit, :math:`a\,\sigma(b)` of the two halves along an axis; composed.
 
     Source: Dauphin et al. (ICML 2017).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([2.0, 0.0])
+        >>> mg.glu(x), mg.grad(lambda x: mg.glu(x).sum())(x)
+        (Tensor([1.]), Tensor([0.5, 0.5]))
     """
 
 
 def greater(x: Operand, y: Operand) -> Tensor:
-    """Whether :math:`x > y`, as booleans."""
+    """Whether :math:`x > y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.greater([2.0, 3.0], 2.0)
+        Tensor([False,  True])
+    """
 
 
 def greater_equal(x: Operand, y: Operand) -> Tensor:
-    r"""Whether :math:`x \ge y`, as booleans."""
+    r"""Whether :math:`x \ge y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.greater_equal([1.0, 2.0, 3.0], 2.0)
+        Tensor([False,  True,  True])
+    """
 
 
 def hard_sigmoid(x: Operand) -> Tensor:
-    r"""A piecewise linear sigmoid, :math:`\mathrm{relu6}(x + 3) / 6`."""
+    r"""A piecewise linear sigmoid, :math:`\mathrm{relu6}(x + 3) / 6`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.hard_sigmoid([-3.0, 0.0, 1.5, 3.0]), mg.grad(mg.hard_sigmoid)(4.0)
+        (Tensor([0.  , 0.5 , 0.75, 1.  ]), Tensor(0.))
+    """
 
 
 def hard_silu(x: Operand) -> Tensor:
     r"""A piecewise quadratic silu, :math:`x\,\mathrm{relu6}(x + 3) / 6`.
 
     Source: Howard et al., Searching for MobileNetV3 (ICCV 2019).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.hard_silu)(1.5)
+        (Tensor(1.125), Tensor(1.))
     """
 
 
@@ -318,11 +606,22 @@ def hard_tanh(x: Operand, min_val: float = -1.0, max_val: float = 1.0) -> Tensor
     r"""The operand held between two values, :math:`\min(\max(x, a), b)`.
 
     Its slope at the two values is taken as 0 (unlike that of `clip`).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.hard_tanh([-2.0, 0.5, 2.0]), mg.grad(mg.hard_tanh)(0.5)
+        (Tensor([-1. ,  0.5,  1. ]), Tensor(1.))
     """
 
 
 def hardshrink(x: Operand, lambd: float = 0.5) -> Tensor:
-    r"""The operand where :math:`|x| > \lambda`, 0 elsewhere."""
+    r"""The operand where :math:`|x| > \lambda`, 0 elsewhere.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.hardshrink([-1.0, 0.25, 2.0]), mg.grad(mg.hardshrink)(2.0)
+        (Tensor([-1.,  0.,  2.]), Tensor(1.))
+    """
 
 
 def huber(x: Operand, target: Operand, delta: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -330,6 +629,11 @@ def huber(x: Operand, target: Operand, delta: float = 1.0, reduction: str = "mea
 
     Raises:
         ValueError: If the shapes differ, or delta is not positive.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.huber)(mg.tensor([0.5, 3.0]), mg.tensor([0.0, 0.0]))
+        (Tensor(1.3125), Tensor([0.25, 0.5 ]))
     """
 
 
@@ -338,19 +642,43 @@ def identity(x: Operand) -> Tensor:
 
 
 def invert(x: Operand) -> Tensor:
-    """The bits turned over; for booleans, the negation."""
+    """The bits turned over; for booleans, the negation.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.invert([0, 5]), mg.invert([True, False])
+        (Tensor([-1, -6]), Tensor([False,  True]))
+    """
 
 
 def isfinite(x: Operand) -> Tensor:
-    """Whether the element is neither infinite nor NaN."""
+    """Whether the element is neither infinite nor NaN.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.isfinite([1.0, float("nan"), float("inf")])
+        Tensor([ True, False, False])
+    """
 
 
 def isinf(x: Operand) -> Tensor:
-    """Whether the element is infinite."""
+    """Whether the element is infinite.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.isinf([1.0, float("nan"), float("inf")])
+        Tensor([False, False,  True])
+    """
 
 
 def isnan(x: Operand) -> Tensor:
-    """Whether the element is not a number."""
+    """Whether the element is not a number.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.isnan([1.0, float("nan"), float("inf")])
+        Tensor([False,  True, False])
+    """
 
 
 def l1(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
@@ -358,6 +686,11 @@ def l1(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
 
     Raises:
         ValueError: If the shapes differ; nothing is broadcast silently.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.l1)(mg.tensor([1.0, 2.0]), mg.tensor([1.0, 4.0]))
+        (Tensor(1.), Tensor([ 0. , -0.5]))
     """
 
 
@@ -365,71 +698,170 @@ def leaky_relu(x: Operand, negative_slope: float = 0.01) -> Tensor:
     """Leaky relu: :math:`x` if :math:`x > 0`, else `negative_slope` times `x`.
 
     Its slope at 0 is `negative_slope`. Source: Maas et al. (ICML 2013).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.leaky_relu)(-2.0, negative_slope=0.25)
+        (Tensor(-0.5), Tensor(0.25))
     """
 
 
 def less(x: Operand, y: Operand) -> Tensor:
-    """Whether :math:`x < y`, as booleans."""
+    """Whether :math:`x < y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.less([1.0, 2.0], 2.0)
+        Tensor([ True, False])
+    """
 
 
 def less_equal(x: Operand, y: Operand) -> Tensor:
-    r"""Whether :math:`x \le y`, as booleans."""
+    r"""Whether :math:`x \le y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.less_equal([1.0, 2.0, 3.0], 2.0)
+        Tensor([ True,  True, False])
+    """
 
 
 def log(x: Operand) -> Tensor:
-    r"""The natural logarithm, :math:`\ln x`."""
+    r"""The natural logarithm, :math:`\ln x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.log)(1.0)
+        (Tensor(0.), Tensor(1.))
+        >>> mg.grad(mg.log)(4.0)
+        Tensor(0.25)
+    """
 
 
 def log10(x: Operand) -> Tensor:
-    r"""The logarithm to base ten, :math:`\log_{10} x`."""
+    r"""The logarithm to base ten, :math:`\log_{10} x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.log10)(100.0)]
+        [2.0, 0.004]
+    """
 
 
 def log1p(x: Operand) -> Tensor:
-    r"""The logarithm of one more, :math:`\ln(1 + x)`, exact near 0."""
+    r"""The logarithm of one more, :math:`\ln(1 + x)`, exact near 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.log1p)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
 
 
 def log2(x: Operand) -> Tensor:
-    r"""The logarithm to base two, :math:`\log_2 x`."""
+    r"""The logarithm to base two, :math:`\log_2 x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.log2)(8.0)]
+        [3.0, 0.18]
+    """
 
 
 def log_sigmoid(x: Operand) -> Tensor:
-    r"""The logarithm of the sigmoid, :math:`-\ln(1 + e^{-x})`, without overflow."""
+    r"""The logarithm of the sigmoid, :math:`-\ln(1 + e^{-x})`, without overflow.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.log_sigmoid([-1000.0, 1000.0])
+        Tensor([-1000.,     0.])
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.log_sigmoid)(0.0)]
+        [-0.693, 0.5]
+    """
 
 
 def log_softmax(x: Operand, axis: int = -1) -> Tensor:
-    r"""The logarithm of softmax, :math:`x_i - \ln\sum_j e^{x_j}`, along an axis."""
+    r"""The logarithm of softmax, :math:`x_i - \ln\sum_j e^{x_j}`, along an axis.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([100.0, 0.0])
+        >>> mg.log_softmax(x), mg.grad(lambda x: mg.log_softmax(x)[1])(x)
+        (Tensor([   0., -100.]), Tensor([-1.,  1.]))
+    """
 
 
 def logaddexp(x: Operand, y: Operand) -> Tensor:
-    r"""The logarithm of a sum of exponentials, :math:`\ln(e^x + e^y)`."""
+    r"""The logarithm of a sum of exponentials, :math:`\ln(e^x + e^y)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.logaddexp, (0, 1))(1000.0, 0.0)
+        (Tensor(1000.), (Tensor(1.), Tensor(0.)))
+    """
 
 
 def logical_and(x: Operand, y: Operand) -> Tensor:
-    """Whether both are true (not 0), as booleans."""
+    """Whether both are true (not 0), as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.logical_and([True, True, False], [True, False, False])
+        Tensor([ True, False, False])
+    """
 
 
 def logical_not(x: Operand) -> Tensor:
-    """Whether it is false (0), as booleans."""
+    """Whether it is false (0), as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.logical_not([0.0, 2.0])
+        Tensor([ True, False])
+    """
 
 
 def logical_or(x: Operand, y: Operand) -> Tensor:
-    """Whether one is true (not 0), as booleans."""
+    """Whether one is true (not 0), as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.logical_or([True, True, False], [True, False, False])
+        Tensor([ True,  True, False])
+    """
 
 
 def logical_xor(x: Operand, y: Operand) -> Tensor:
-    """Whether exactly one is true (not 0), as booleans."""
+    """Whether exactly one is true (not 0), as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.logical_xor([True, True, False], [True, False, False])
+        Tensor([False,  True, False])
+    """
 
 
 def logsumexp(
     x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False
 ) -> Tensor:
-    r"""The logarithm of the sum of exponentials, :math:`\ln\sum_i e^{x_i}`, without overflow."""
+    r"""The logarithm of the sum of exponentials, :math:`\ln\sum_i e^{x_i}`, without overflow.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.logsumexp)(mg.tensor([1000.0, 0.0]))
+        (Tensor(1000.), Tensor([1., 0.]))
+    """
 
 
 def matmul(x: Operand, y: Operand) -> Tensor:
     """The matrix product, :math:`x y`, over the last two axes; the others broadcast.
 
     A vector on the left counts as a row, on the right as a column.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.matmul, (0, 1))(mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0]))
+        (Tensor(11.), (Tensor([3., 4.]), Tensor([1., 2.])))
     """
 
 
@@ -437,6 +869,11 @@ def max(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = Fa
     r"""The largest element, :math:`\max_i x_i`; tied elements share the gradient equally.
 
     A NaN wins and takes the gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.max)(mg.tensor([1.0, 3.0, 3.0]))
+        (Tensor(3.), Tensor([0. , 0.5, 0.5]))
     """
 
 
@@ -444,6 +881,13 @@ def maximum(x: Operand, y: Operand) -> Tensor:
     r"""The larger of two, :math:`\max(x, y)`; at a tie each gets half of the gradient.
 
     A NaN wins and takes the gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.maximum, (0, 1))(2.0, 3.0)
+        (Tensor(3.), (Tensor(0.), Tensor(1.)))
+        >>> mg.grad(mg.maximum, (0, 1))(2.0, 2.0)
+        (Tensor(0.5), Tensor(0.5))
     """
 
 
@@ -474,13 +918,25 @@ def maxout(x: Operand, pieces: int, axis: int = -1) -> Tensor:
 
 
 def mean(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-    r"""The mean over the given axes, :math:`\frac1n \sum_i x_i`."""
+    r"""The mean over the given axes, :math:`\frac1n \sum_i x_i`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.mean)(mg.tensor([1.0, 3.0]))
+        (Tensor(2.), Tensor([0.5, 0.5]))
+    """
 
 
 def mfm(x: Operand, axis: int = -1) -> Tensor:
     """Max-feature-map: the larger of the two halves along an axis (strided groups of two).
 
     Composed of maxout; source: Wu et al., A light CNN for deep face representation (2018).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 5.0, 3.0, 2.0])
+        >>> mg.mfm(x), mg.grad(lambda x: mg.mfm(x).sum())(x)
+        (Tensor([3., 5.]), Tensor([0., 1., 1., 0.]))
     """
 
 
@@ -488,6 +944,11 @@ def min(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = Fa
     r"""The smallest element, :math:`\min_i x_i`; tied elements share the gradient equally.
 
     A NaN wins and takes the gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.min)(mg.tensor([1.0, 1.0, 3.0]))
+        (Tensor(1.), Tensor([0.5, 0.5, 0. ]))
     """
 
 
@@ -495,15 +956,35 @@ def minimum(x: Operand, y: Operand) -> Tensor:
     r"""The smaller of two, :math:`\min(x, y)`; at a tie each gets half of the gradient.
 
     A NaN wins and takes the gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.minimum, (0, 1))(2.0, 3.0)
+        (Tensor(2.), (Tensor(1.), Tensor(0.)))
+        >>> mg.grad(mg.minimum, (0, 1))(2.0, 2.0)
+        (Tensor(0.5), Tensor(0.5))
     """
 
 
 def mish(x: Operand) -> Tensor:
-    r"""Mish, :math:`x \tanh(\ln(1 + e^x))`. Source: Misra (BMVC 2020)."""
+    r"""Mish, :math:`x \tanh(\ln(1 + e^x))`. Source: Misra (BMVC 2020).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.mish)(1.0)]
+        [0.865, 1.049]
+    """
 
 
 def moveaxis(x: Operand, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    """Some axes moved to other places, the rest keeping their order."""
+    """Some axes moved to other places, the rest keeping their order.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.moveaxis(x, 0, -1), mg.tensor([[[1.0], [2.0]]]))
+        >>> y.shape, pull(10 * y)[0].shape
+        ((2, 1, 1), (1, 2, 1))
+    """
 
 
 def mse(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
@@ -511,15 +992,32 @@ def mse(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
 
     Raises:
         ValueError: If the shapes differ; nothing is broadcast silently.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.mse)(mg.tensor([1.0, 2.0]), mg.tensor([1.0, 4.0]))
+        (Tensor(2.), Tensor([ 0., -2.]))
     """
 
 
 def multiply(x: Operand, y: Operand) -> Tensor:
-    """The product, :math:`x y`."""
+    """The product, :math:`x y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.multiply, (0, 1))(2.0, 3.0)
+        (Tensor(6.), (Tensor(3.), Tensor(2.)))
+    """
 
 
 def negative(x: Operand) -> Tensor:
-    """The negative, :math:`-x`."""
+    """The negative, :math:`-x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.negative)(2.0)
+        (Tensor(-2.), Tensor(-1.))
+    """
 
 
 def nll(
@@ -537,6 +1035,12 @@ def nll(
         IndexError: For a class number outside 0..C-1.
         TypeError: For float targets.
         ValueError: If shapes do not fit.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> log_p, target = mg.tensor([[-1.0, -2.0]]), mg.tensor([1])
+        >>> mg.nll(log_p, target), mg.grad(mg.nll)(log_p, target)[0, 1]
+        (Tensor(2.), Tensor(-1.))
     """
 
 
@@ -546,15 +1050,35 @@ def norm(
     axis: int | Sequence[int] | None = None,
     keepdims: bool = False,
 ) -> Tensor:
-    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0."""
+    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.norm)(mg.tensor([3.0, 4.0]))
+        (Tensor(5.), Tensor([0.6, 0.8]))
+    """
 
 
 def not_equal(x: Operand, y: Operand) -> Tensor:
-    r"""Whether :math:`x \ne y`, as booleans."""
+    r"""Whether :math:`x \ne y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.not_equal([1.0, 2.0], [1.0, 3.0])
+        Tensor([False,  True])
+    """
 
 
 def outer(x: Operand, y: Operand) -> Tensor:
-    """The products of all pairs, :math:`x_i y_j`, of the flattened operands."""
+    """The products of all pairs, :math:`x_i y_j`, of the flattened operands.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.outer([1.0, 2.0], [3.0, 4.0]).tolist()
+        [[3.0, 4.0], [6.0, 8.0]]
+        >>> mg.grad(lambda x: mg.outer(x, [3.0, 4.0]).sum())(mg.tensor([1.0, 2.0]))
+        Tensor([7., 7.])
+    """
 
 
 def positive(x: Operand) -> Tensor:
@@ -562,7 +1086,13 @@ def positive(x: Operand) -> Tensor:
 
 
 def power(x: Operand, y: Operand) -> Tensor:
-    """The power, :math:`x^y`; the gradient to `y` at :math:`x = 0` is taken as 0."""
+    """The power, :math:`x^y`; the gradient to `y` at :math:`x = 0` is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.power)(2.0, 3.0)
+        (Tensor(8.), Tensor(12.))
+    """
 
 
 def prelu(x: Operand, slope: Operand) -> Tensor:
@@ -570,33 +1100,75 @@ def prelu(x: Operand, slope: Operand) -> Tensor:
 
     The slope broadcasts: one for all, or one per channel. Its own gradient is the sum of
     :math:`g \min(x, 0)`. Source: He et al., Delving deep into rectifiers (ICCV 2015).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.prelu, (0, 1))(-2.0, 0.25)
+        (Tensor(-0.5), (Tensor(0.25), Tensor(-2.)))
     """
 
 
 def prod(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-    r"""The product over the given axes, :math:`\prod_i x_i`; of nothing 1; exact with zeros."""
+    r"""The product over the given axes, :math:`\prod_i x_i`; of nothing 1; exact with zeros.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.prod)(mg.tensor([2.0, 0.0, 3.0]))
+        (Tensor(0.), Tensor([0., 6., 0.]))
+    """
 
 
 def reciprocal(x: Operand) -> Tensor:
-    """The reciprocal, :math:`1 / x`."""
+    """The reciprocal, :math:`1 / x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.reciprocal)(2.0)
+        (Tensor(0.5), Tensor(-0.25))
+    """
 
 
 def relu(x: Operand) -> Tensor:
-    r"""Rectified linear unit, :math:`\max(x, 0)`; its slope at 0 is taken as 0, a NaN stays."""
+    r"""Rectified linear unit, :math:`\max(x, 0)`; its slope at 0 is taken as 0, a NaN stays.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.relu([-1.0, 0.0, 2.0]), mg.grad(mg.relu)(2.0)
+        (Tensor([0., 0., 2.]), Tensor(1.))
+    """
 
 
 def relu6(x: Operand) -> Tensor:
-    r"""Relu held below 6, :math:`\min(\max(x, 0), 6)`; its slope at 0 and at 6 is taken as 0."""
+    r"""Relu held below 6, :math:`\min(\max(x, 0), 6)`; its slope at 0 and at 6 is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.relu6([-1.0, 2.0, 7.0]), mg.grad(mg.relu6)(2.0)
+        (Tensor([0., 2., 6.]), Tensor(1.))
+    """
 
 
 def remainder(x: Operand, y: Operand) -> Tensor:
-    r"""The remainder of floored division, :math:`x - y \lfloor x / y \rfloor`."""
+    r"""The remainder of floored division, :math:`x - y \lfloor x / y \rfloor`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.remainder, (0, 1))(7.0, 2.0)
+        (Tensor(1.), (Tensor(1.), Tensor(-3.)))
+    """
 
 
 def reshape(
     x: Operand, *sizes: int | Sequence[int], shape: int | Sequence[int] | None = None
 ) -> Tensor:
-    """The same elements in another shape; one length may be -1."""
+    """The same elements in another shape; one length may be -1.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.reshape(x, (1, 3)), mg.tensor([1.0, 2.0, 3.0]))
+        >>> y, pull(10 * y)
+        (Tensor([[1., 2., 3.]]), (Tensor([10., 20., 30.]),))
+    """
 
 
 def route(x: Operand, winner: Operand, pieces: int) -> Tensor:
@@ -614,6 +1186,11 @@ def rrelu(
 
     The slope is drawn from U(lower, upper) in training, else it is the mean of these. Called as
     `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`. Source: Xu et al. (2015).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.rrelu)(-2.0, lower=0.25, upper=0.75)
+        (Tensor(-1.), Tensor(0.5))
     """
 
 
@@ -637,6 +1214,13 @@ def selu(x: Operand) -> Tensor:
     r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, with fixed point mean 0, variance 1.
 
     Source: Klambauer et al., Self-normalizing neural networks (NIPS 2017).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.selu)(1.0)]
+        [1.051, 1.051]
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.selu)(-1.0)]
+        [-1.111, 0.647]
     """
 
 
@@ -645,88 +1229,220 @@ def setitem(x: Operand, index: Any, value: Operand) -> Tensor:
 
 
 def sigmoid(x: Operand) -> Tensor:
-    r"""The logistic function, :math:`\sigma(x) = 1 / (1 + e^{-x})`."""
+    r"""The logistic function, :math:`\sigma(x) = 1 / (1 + e^{-x})`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sigmoid)(0.0)
+        (Tensor(0.5), Tensor(0.25))
+    """
 
 
 def sign(x: Operand) -> Tensor:
-    """The sign, :math:`x / |x|` (0 at 0); its slope is taken as 0 everywhere."""
+    """The sign, :math:`x / |x|` (0 at 0); its slope is taken as 0 everywhere.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.sign([-2.0, 0.0, 3.0]), mg.grad(mg.sign)(3.0)
+        (Tensor([-1.,  0.,  1.]), Tensor(0.))
+    """
 
 
 def silu(x: Operand) -> Tensor:
     r"""Sigmoid-weighted linear unit (swish), :math:`x\,\sigma(x)`.
 
     Source: Elfwing et al. (2017), Ramachandran et al. (2017).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.silu)(0.0)
+        (Tensor(0.), Tensor(0.5))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.silu)(1.0)]
+        [0.731, 0.928]
     """
 
 
 def sin(x: Operand) -> Tensor:
-    r"""The sine, :math:`\sin x` (radians)."""
+    r"""The sine, :math:`\sin x` (radians).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sin)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
 
 
 def sinh(x: Operand) -> Tensor:
-    r"""The hyperbolic sine, :math:`\sinh x`."""
+    r"""The hyperbolic sine, :math:`\sinh x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sinh)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
 
 
 def softmax(x: Operand, axis: int = -1) -> Tensor:
-    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf."""
+    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([0.0, 0.0])
+        >>> mg.softmax(x), mg.grad(lambda x: mg.softmax(x)[0])(x)
+        (Tensor([0.5, 0.5]), Tensor([ 0.25, -0.25]))
+    """
 
 
 def softmin(x: Operand, axis: int = -1) -> Tensor:
-    r"""Softmax of the negative, :math:`e^{-x_i} / \sum_j e^{-x_j}`; composed."""
+    r"""Softmax of the negative, :math:`e^{-x_i} / \sum_j e^{-x_j}`; composed.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([0.0, 0.0])
+        >>> mg.softmin(x), mg.grad(lambda x: mg.softmin(x)[0])(x)
+        (Tensor([0.5, 0.5]), Tensor([-0.25,  0.25]))
+    """
 
 
 def softplus(x: Operand, beta: float = 1.0) -> Tensor:
-    r"""A smooth relu, :math:`\ln(1 + e^{\beta x}) / \beta`, without overflow."""
+    r"""A smooth relu, :math:`\ln(1 + e^{\beta x}) / \beta`, without overflow.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.softplus([-200.0, 100.0])
+        Tensor([  0., 100.])
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.softplus)(0.0)]
+        [0.693, 0.5]
+    """
 
 
 def softshrink(x: Operand, lambd: float = 0.5) -> Tensor:
-    r"""The operand moved towards 0 by lambda: :math:`x \mp \lambda` outside, 0 inside."""
+    r"""The operand moved towards 0 by lambda: :math:`x \mp \lambda` outside, 0 inside.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.softshrink([-1.0, 0.25, 2.0]), mg.grad(mg.softshrink)(2.0)
+        (Tensor([-0.5,  0. ,  1.5]), Tensor(1.))
+    """
 
 
 def softsign(x: Operand) -> Tensor:
-    """Softsign, :math:`x / (1 + |x|)`."""
+    """Softsign, :math:`x / (1 + |x|)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.softsign)(1.0)
+        (Tensor(0.5), Tensor(0.25))
+    """
 
 
 def split(x: Operand, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """A list of parts along an axis: equal ones, or cut at the given places."""
+    """A list of parts along an axis: equal ones, or cut at the given places.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 2.0, 3.0, 4.0])
+        >>> mg.split(x, 2)
+        [Tensor([1., 2.]), Tensor([3., 4.])]
+        >>> mg.grad(lambda x: mg.split(x, [1])[1].sum())(x)
+        Tensor([0., 1., 1., 1.])
+    """
 
 
 def sqrt(x: Operand) -> Tensor:
-    r"""The square root, :math:`\sqrt{x}`; its slope at 0 is infinite."""
+    r"""The square root, :math:`\sqrt{x}`; its slope at 0 is infinite.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sqrt)(4.0)
+        (Tensor(2.), Tensor(0.25))
+    """
 
 
 def square(x: Operand) -> Tensor:
-    """The square, :math:`x^2`."""
+    """The square, :math:`x^2`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.square)(3.0)
+        (Tensor(9.), Tensor(6.))
+    """
 
 
 def squareplus(x: Operand, b: float = 4.0) -> Tensor:
-    r"""An algebraic smooth relu, :math:`(x + \sqrt{x^2 + b}) / 2`, exact for large negative `x`."""
+    r"""An algebraic smooth relu, :math:`(x + \sqrt{x^2 + b}) / 2`, exact for large negative `x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.squareplus)(0.0)
+        (Tensor(1.), Tensor(0.5))
+    """
 
 
 def squeeze(x: Operand, axis: int | Sequence[int] | None = None) -> Tensor:
-    """Axes of length 1 taken away (all of them, or the given ones)."""
+    """Axes of length 1 taken away (all of them, or the given ones).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(mg.squeeze, mg.tensor([[1.0, 2.0]]))
+        >>> y, pull(10 * y)
+        (Tensor([1., 2.]), (Tensor([[10., 20.]]),))
+    """
 
 
 def stack(xs: Sequence[Operand], axis: int = 0) -> Tensor:
-    """Arrays of one shape joined along a new axis."""
+    """Arrays of one shape joined along a new axis.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.stack([[1.0, 2.0], [3.0, 4.0]], axis=1).tolist()
+        [[1.0, 3.0], [2.0, 4.0]]
+        >>> mg.grad(lambda x, y: mg.stack([x, y])[1], (0, 1))(1.0, 2.0)
+        (Tensor(0.), Tensor(1.))
+    """
 
 
 def std(
     x: Operand, axis: int | Sequence[int] | None = None, ddof: int = 0, keepdims: bool = False
 ) -> Tensor:
-    """The standard deviation, the square root of the variance; of a constant its slope is 0."""
+    """The standard deviation, the square root of the variance; of a constant its slope is 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.std)(mg.tensor([1.0, 3.0]))
+        (Tensor(1.), Tensor([-0.5,  0.5]))
+    """
 
 
 def subtract(x: Operand, y: Operand) -> Tensor:
-    """The difference, :math:`x - y`."""
+    """The difference, :math:`x - y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.subtract, (0, 1))(2.0, 3.0)
+        (Tensor(-1.), (Tensor(1.), Tensor(-1.)))
+    """
 
 
 def sum(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-    r"""The sum over the given axes, :math:`\sum_i x_i`; of nothing 0; `axis=()` reduces nothing."""
+    r"""The sum over the given axes, :math:`\sum_i x_i`; of nothing 0; `axis=()` reduces nothing.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sum)(mg.tensor([1.0, 2.0]))
+        (Tensor(3.), Tensor([1., 1.]))
+    """
 
 
 def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
-    """Two axes exchanged."""
+    """Two axes exchanged.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.swapaxes(x, 0, 1), mg.tensor([[1.0, 2.0]]))
+        >>> y.shape, pull(10 * y)
+        ((2, 1), (Tensor([[10., 20.]]),))
+    """
 
 
 def take(x: Operand, indices: Operand, axis: int | None = None) -> Tensor:
@@ -734,6 +1450,12 @@ def take(x: Operand, indices: Operand, axis: int | None = None) -> Tensor:
 
     Raises:
         IndexError: For an index out of bounds.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 2.0, 4.0])
+        >>> mg.take(x, [0, 0, 2]), mg.grad(lambda x: mg.take(x, [0, 0, 2]).sum())(x)
+        (Tensor([1., 1., 4.]), Tensor([2., 0., 1.]))
     """
 
 
@@ -742,21 +1464,46 @@ def take_along_axis(x: Operand, indices: Operand, axis: int = -1) -> Tensor:
 
     Raises:
         IndexError: For an index out of bounds.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, best = mg.tensor([[1.0, 3.0, 2.0]]), mg.tensor([[1]])
+        >>> mg.take_along_axis(x, best), mg.grad(lambda x: mg.take_along_axis(x, best).sum())(x)
+        (Tensor([[3.]]), Tensor([[0., 1., 0.]]))
     """
 
 
 def tan(x: Operand) -> Tensor:
-    r"""The tangent, :math:`\tan x` (radians)."""
+    r"""The tangent, :math:`\tan x` (radians).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.tan)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
 
 
 def tanh(x: Operand) -> Tensor:
-    r"""The hyperbolic tangent, :math:`\tanh x`."""
+    r"""The hyperbolic tangent, :math:`\tanh x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.tanh)(0.0)
+        (Tensor(0.), Tensor(1.))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.tanh)(0.5)]
+        [0.462, 0.786]
+    """
 
 
 def tanhshrink(x: Operand) -> Tensor:
     r"""The operand less its hyperbolic tangent, :math:`x - \tanh x`, exact near 0.
 
     There by Lambert's continued fraction, :math:`\tanh x = x / (1 + x^2 / (3 + x^2 / (5 + ...)))`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.tanhshrink)(1.0)]
+        [0.238, 0.58]
     """
 
 
@@ -765,23 +1512,50 @@ def tensordot(x: Operand, y: Operand, axes: int | Sequence[int] | None = 2) -> T
 
     Raises:
         ValueError: If the lengths of the summed axes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, y = mg.tensor([[1.0, 2.0]]), mg.tensor([[3.0, 4.0]])
+        >>> mg.value_and_grad(mg.tensordot)(x, y)
+        (Tensor(11.), Tensor([[3., 4.]]))
     """
 
 
 def threshold(x: Operand, threshold: float, value: Operand) -> Tensor:
-    """The operand above a threshold: :math:`x` if :math:`x > t`, else `value`."""
+    """The operand above a threshold: :math:`x` if :math:`x > t`, else `value`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.threshold([0.5, 2.0], threshold=1.0, value=-1.0)
+        Tensor([-1.,  2.])
+        >>> mg.value_and_grad(mg.threshold)(2.0, threshold=1.0, value=-1.0)
+        (Tensor(2.), Tensor(1.))
+    """
 
 
 def transpose(
     x: Operand, *order: int | Sequence[int] | None, axes: int | Sequence[int] | None = None
 ) -> Tensor:
-    """The axes in another order (reversed if none is given)."""
+    """The axes in another order (reversed if none is given).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(mg.transpose, mg.tensor([[1.0, 2.0]]))
+        >>> y.shape, pull(10 * y)
+        ((2, 1), (Tensor([[10., 20.]]),))
+    """
 
 
 def var(
     x: Operand, axis: int | Sequence[int] | None = None, ddof: int = 0, keepdims: bool = False
 ) -> Tensor:
-    r"""The variance, :math:`\frac{1}{n - ddof}\sum_i (x_i - \bar x)^2`."""
+    r"""The variance, :math:`\frac{1}{n - ddof}\sum_i (x_i - \bar x)^2`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.var)(mg.tensor([1.0, 3.0]))
+        (Tensor(1.), Tensor([-1.,  1.]))
+    """
 
 
 def where(condition: Operand, x: Operand, y: Operand) -> Tensor:
@@ -789,5 +1563,17 @@ def where(condition: Operand, x: Operand, y: Operand) -> Tensor:
 
     Both branches are computed before: a NaN in the gradient of the branch that is not taken stays
     NaN. Give it safe operands (see the page "Different from PyTorch, NumPy and JAX").
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([-2.0, 3.0])
+        >>> mg.where(x > 0, x, 0.5), mg.grad(lambda x: mg.where(x > 0, x, 0.5).sum())(x)
+        (Tensor([0.5, 3. ]), Tensor([0., 1.]))
     """
 
+
+abs = absolute
+
+amax = max
+
+amin = min

@@ -42,7 +42,10 @@ def host_array(data: Any, floats: Any) -> np.ndarray:
     """
     if type(data).__name__ == "MaskedArray":  # numpy.ma itself is slow to import
         raise TypeError("masked arrays are not supported; use .filled() first")
-    plain = isinstance(data, (np.ndarray, np.generic))
+    first = data
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    plain = isinstance(first, (np.ndarray, np.generic, ArrayLike))  # these keep their dtype
     try:
         array = np.asarray(data)
     except ValueError as error:
@@ -205,7 +208,7 @@ class ArrayLike(Surface):
         if self.requires_grad:
             raise RuntimeError(
                 f"{what}: this tensor requires a gradient; use t.detach() first, for example "
-                "t.detach().numpy()"
+                "t.detach().numpy(), or mg.stack([...]) for a tensor of tensors"
             )
 
     def numpy(self) -> np.ndarray:

@@ -65,6 +65,8 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 
 def _made(name: str, shape: Any, dtype: Any, requires_grad: bool, *value: Any) -> Tensor:
+    if isinstance(dtype, int):
+        raise TypeError(f"{name}: the shape is one argument, as in mg.{name}((2, 3))")
     make = getattr(backends.get().xp, name)
     out = wrap(make(_shape(shape), *value, dtype=check_dtype(dtype or get_default_dtype())))
     return out.requires_grad_() if requires_grad else out

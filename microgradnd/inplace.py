@@ -25,10 +25,11 @@ class Storage:
     whether there are other views, and whether a node still keeps the values.
     """
 
-    __slots__ = ("version",)
+    __slots__ = ("taped", "version")
 
     def __init__(self) -> None:
         self.version = [0]
+        self.taped = False  # whether one of the tensors has been on the tape
 
 
 def storage_of(x: Any) -> Storage:
@@ -77,12 +78,21 @@ class Writable:
             place = decode(attrs["key"], (getattr(i, "_array", i) for i in indices))
             self._array[place] = getattr(v, "_array", v)
 
-        self._write("x[index] = value", write, lambda: setitem(self, index, value))
+        self._write("x[index] = value", value, write, lambda: setitem(self, index, value))
 
-    def _write(self, what: str, write: Callable[[], Any], taped: Callable[[], Any]) -> Any:
+    def _write(
+        self, what: str, value: Any, write: Callable[[], Any], taped: Callable[[], Any]
+    ) -> Any:
         """The one door for writing: into the array or, while recording, into a new one."""
         storage = self._storage
-        if not MODE.get().recording:
+        shared = storage is not None and getrefcount(storage) > UNSHARED
+        plain = (  # constants share their memory as in NumPy
+            shared
+            and self._node is None
+            and not (storage.taped or getattr(value, "requires_grad", False))
+            and getrefcount(storage.version) == UNKEPT
+        )
+        if plain or not MODE.get().recording:
             write()
             if storage is not None:
                 storage.version[0] += 1
@@ -92,7 +102,7 @@ class Writable:
                 f"{what}: this leaf requires a gradient and cannot be overwritten while "
                 "recording; do it inside `with mg.no_grad():`"
             )
-        if storage is not None and getrefcount(storage) > UNSHARED:
+        if shared:
             raise RuntimeError(
                 f"{what}: this tensor shares its memory with another (a view, or detach()); use "
                 "mg.where or mg.scatter_add for a new tensor, or write inside `with mg.no_grad():`"

@@ -31,6 +31,8 @@ def static(where: str, name: str, value: Any) -> Any:
         value = tuple(static(where, name, item) for item in value)
     elif isinstance(value, np.generic):
         value = value.item()
+    if name == "keepdims" and not isinstance(value, bool):
+        raise TypeError(f"{where}: keepdims must be a bool, got {value!r}; several axes: one tuple")
     if name == "axis" and not isinstance(value, tuple) and (
         isinstance(value, bool) or not isinstance(value, (int, type(None)))
     ):
@@ -53,6 +55,8 @@ def admit(where: str, x: Any) -> Any:
         return x
     if type(x).__module__.partition(".")[0] == "cupy":
         return backends.of(x) and x
+    if x is None:
+        raise Inadmissible(f"{where}: None is no operand")
     if isinstance(x, complex):
         raise Inadmissible(f"{where}: complex numbers are not supported, got {x}")
     raise Inadmissible(
@@ -118,3 +122,17 @@ def explain(op: Any, error: Exception, arrays: list[Any]) -> Exception:
     kinds = (np.exceptions.AxisError, IndexError, ValueError, TypeError)
     kind = next(kind for kind in kinds if isinstance(error, kind))
     return kind(f"{op.name}: {text} (operands of shape {shapes})")
+
+
+def unruled(op: Any, out: Any) -> None:
+    """Make sure that a float result without a gradient is meant.
+
+    Raises:
+        TypeError: If nobody gave the primitive a formula, or said that it has none.
+    """
+    floats = any(o.dtype.kind == "f" for o in (out if op.outputs else [out]))
+    if floats and op.data.get("differentiable", True):
+        raise TypeError(
+            f"{op.name} has no gradient formula; attach one with {op.name}.vjp(...), or declare it "
+            "with differentiable=False"
+        )

@@ -17,17 +17,16 @@ calls an array. Tests, documentation and NumPy's protocols are made from the reg
 
 from __future__ import annotations
 
-import operator as operators
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .backend import BY_TYPE
 from .inplace import Storage, storage_of
 from .modes import MODE
-from .operands import ERRORS, NUMBERS, PLAIN, admit, explain, mixed, place
+from .operands import ERRORS, NUMBERS, PLAIN, admit, explain, mixed, place, unruled
 from .protocols import define_method, define_operator, refuse_takeover
 from .registry import OVERRIDES, REGISTRY
-from .signatures import MISSING, Signature
+from .signatures import MISSING, Signature, getter, public_signature
 from .tape import Node, Tensor, pick_each, wrap
 
 
@@ -48,7 +47,7 @@ class Primitive:
         data: What tests and documentation need: `domain` and `kinks` for drawing operands,
             `conventions` (gradients where they are a matter of choice), `cases` (operands and
             attributes of what is not elementwise), `dtypes`, `reference`, `tolerance`,
-            `recordable`; all of it is described in `microgradnd.testing`.
+            `recordable`, `differentiable`; all of it is described in `microgradnd.testing`.
     """
 
     def __init__(
@@ -94,13 +93,13 @@ class Primitive:
         if self.method:
             define_method(self, self.method)
 
+    __signature__ = property(public_signature)
+
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
     def __reduce__(self) -> str:
         return self.name
-
-    # --- gradients
 
     def vjp(self, **formulas: Callable[..., Any]) -> None:
         """Attach a gradient formula per operand; an unknown name in it is a TypeError."""
@@ -125,13 +124,15 @@ class Primitive:
         self.formulas = formulas
         self.needs = tuple(name for name in stored if any(name in r for r in reads.values()))
         pool = ("xp", "g", *self.needs, "wanted")
-        self.save = _getter([stored.index(name) for name in self.needs])
+        self.save = getter([stored.index(name) for name in self.needs])
         self.keeps_out = "out" in self.needs
         self.keeps_shapes = "shapes" in self.needs
         self.keeps_rest = self.rest in self.needs
         self.simple = self.simple and not self.keeps_shapes
         self.kept_operands = [i for i, name in enumerate(self.operands) if name in self.needs]
-        self.reads = {k: _getter([pool.index(name) for name in v]) for k, v in reads.items()}
+        self.reads = {k: getter([pool.index(name) for name in v]) for k, v in reads.items()}
+        deep = {k: sum((reads[n] for n in v if n in self.recomputed), v) for k, v in reads.items()}
+        self.read_by = {self.operands.index(k): v for k, v in deep.items() if k in self.operands}
         self.rules = [
             (-1 if operand == "*" else self.operands.index(operand), formula, self.reads[operand])
             for operand, formula in formulas.items()
@@ -179,8 +180,6 @@ class Primitive:
             lifted[self.needs.index(name)] = formula(*self.reads[name](pool))
         return lifted
 
-    # --- calls
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Apply the primitive by its public signature."""
         if self.simple and not kwargs and len(args) == len(self.operands):
@@ -223,6 +222,7 @@ class Primitive:
         storage = None
         if self.view and backend.shares_memory(out, arrays[0]):
             storage = storage_of(operands[0]) if isinstance(operands[0], Tensor) else Storage()
+            storage.taped = storage.taped or recorded
         if not recorded:
             return [wrap(o) for o in out] if self.outputs else wrap(out, None, storage)
         return self._record(out, operands, arrays, parents, attrs, residuals, storage)
@@ -234,6 +234,8 @@ class Primitive:
         """Put a result on the tape: its node keeps what the formulas need, and the versions."""
         mode = MODE.get()
         if not (mode.recording and self.rules and (self.outputs or out.dtype.kind == "f")):
+            if mode.recording and not self.rules:
+                unruled(self, out)
             return [wrap(o) for o in out] if self.outputs else wrap(out, None, storage)
         kept: Any = ()
         guards: list[tuple[list[int], int]] = []
@@ -249,6 +251,13 @@ class Primitive:
             chosen = [operands[i] for i in self.kept_operands]
             if self.keeps_rest:
                 chosen += operands[n:]
+            elif None in parents and len(self.rules) > 1:  # keep nothing for a constant's sake
+                asked = {
+                    name for i, _, _ in self.rules if parents[i] is not None
+                    for name in self.read_by[i]
+                }  # fmt: skip
+                kept = [v if k in asked else None for k, v in zip(self.needs, kept, strict=True)]
+                chosen = [operands[i] for i in self.kept_operands if self.operands[i] in asked]
             for x in chosen:
                 if isinstance(x, Tensor):
                     version = storage_of(x).version
@@ -319,7 +328,7 @@ def _fast(op: Primitive) -> Callable[..., Any]:
     return unary if len(op.operands) == 1 else binary
 
 
-def primitive(**meta: Any) -> Callable[[Callable[..., Any]], Primitive]:
+def primitive(forward: Any = None, /, **meta: Any) -> Any:
     """Turn a function of `xp` and arrays into a `Primitive` (see there for the arguments).
 
     Example:
@@ -337,12 +346,4 @@ def primitive(**meta: Any) -> Callable[[Callable[..., Any]], Primitive]:
     def declare(forward: Callable[..., Any]) -> Primitive:
         return Primitive(forward, **meta)
 
-    return declare
-
-
-def _getter(places: list[int]) -> Callable[[Any], tuple[Any, ...]]:
-    """Give a function that takes these places out of a tuple, as a tuple."""
-    if len(places) == 1:
-        only = places[0]
-        return lambda pool: (pool[only],)
-    return operators.itemgetter(*places) if places else lambda pool: ()
+    return declare if forward is None else declare(forward)

@@ -84,7 +84,7 @@ def define_operator(op: Any, name: str) -> None:
             value = x.backend.asarray(host_array(value[0], MODE.get().default_dtype))
         if type(value) in BY_TYPE and type(value) is not type(x._array):
             raise mixed(op.name, [x._array, value])
-        return x._write(f"in-place {op.name}", lambda: in_place(x._array, value),
+        return x._write(f"in-place {op.name}", y, lambda: in_place(x._array, value),
                         lambda: fast(x, y))  # fmt: skip
 
     setattr(Tensor, f"__i{name}__", write)
@@ -146,6 +146,11 @@ def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) 
     if how != "__call__" or kwargs:
         what = f"np.{ufunc.__name__}" + (f".{how}" if how != "__call__" else "")
         options = f" with {', '.join(kwargs)}=" if kwargs else ""
+        if how == "__call__" and list(kwargs) == ["out"]:
+            raise TypeError(
+                f"np.{ufunc.__name__} with out= (`a += t` on an array) does not take Tensors; use "
+                f"mg.{op.name} for a new tensor (`a = a + t`)"
+            )
         ours = WHOLE.get((op.name, how), op.name)
         raise TypeError(f"{what}{options} does not take Tensors; use mg.{ours}")
     return op(*args)

@@ -94,6 +94,7 @@ class Generator:
         backend: Backend | None = None,
     ) -> Tensor:  # fmt: skip
         """Draw from the uniform distribution on [low, high)."""
+        _numbers(low=low, high=high)
         dtype = _float(dtype)
         backend = backend or backends.get()
         digits = 53 if dtype.char == "d" else 24 if dtype.char == "f" else 11
@@ -109,6 +110,7 @@ class Generator:
         backend: Backend | None = None,
     ) -> Tensor:  # fmt: skip
         """Draw from the normal distribution (Box and Muller, in float64 on the host)."""
+        _numbers(mean=mean, std=std)
         dtype, shape = _float(dtype), _shape(shape)
         n = int(np.prod(shape, dtype=object))
         words = self.bits(2 * n, backends.named("numpy"))
@@ -125,6 +127,7 @@ class Generator:
         Raises:
             ValueError: If the range is empty.
         """
+        low, high = operator.index(low), operator.index(high)
         if high <= low:
             raise ValueError(f"integers: the range [{low}, {high}) is empty")
         backend = backend or backends.get()
@@ -154,6 +157,12 @@ class Generator:
         limit = int(p * 2.0**64)
         mask = words < np.uint64(limit) if limit < 2**64 else words == words
         return wrap(backend.asarray(mask))
+
+
+def _numbers(**values: Any) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"{name} must be a number, got {value!r}; give the shape as shape=")
 
 
 def _float(dtype: Any) -> Any:

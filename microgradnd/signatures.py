@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import operator as operators
 from collections.abc import Callable
 from typing import Any
 
 from .operands import static
 
 MISSING: Any = object()  # the default of an attribute that has none
+
+
+#: PyTorch's words for some of NumPy's arguments.
+TORCH = {"dim": "axis", "keepdim": "keepdims", "unbiased": "ddof", "correction": "ddof"}
 
 
 class Signature:
@@ -55,6 +60,8 @@ class Signature:
         for name, value in kwargs.items():
             if name not in self.names or name in given:
                 problem = "got twice" if name in given else "unknown"
+                if name in TORCH:
+                    problem += f" (as in NumPy it is {TORCH[name]!r} here)"
                 raise TypeError(f"{self.name}: argument {name!r} {problem}; it takes {self.names}")
             given[name] = value
         operands = []
@@ -77,3 +84,21 @@ class Signature:
             if value is MISSING:
                 raise TypeError(f"{self.name}: {name} is missing")
         return attrs
+
+
+def public_signature(op: Any) -> Any:
+    """Give a primitive's parameters for `inspect.signature` and `help`."""
+    import inspect
+
+    if op.front is not None:
+        return inspect.signature(op.front)
+    parameters = list(inspect.signature(op.forward).parameters.values())[1:]
+    return inspect.Signature(parameters)
+
+
+def getter(places: list[int]) -> Callable[[Any], tuple[Any, ...]]:
+    """Give a function that takes these places out of a tuple, as a tuple."""
+    if len(places) == 1:
+        only = places[0]
+        return lambda pool: (pool[only],)
+    return operators.itemgetter(*places) if places else lambda pool: ()

@@ -181,7 +181,9 @@ class Tensor(Writable, HasGradient, ArrayLike):
 
     def detach(self) -> Tensor:
         """Give the same values, in the same memory, outside the tape."""
-        return wrap(self._array, None, storage_of(self))
+        storage = storage_of(self)
+        storage.taped = storage.taped or self._node is not None
+        return wrap(self._array, None, storage)
 
 
 @cache

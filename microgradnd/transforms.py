@@ -139,6 +139,13 @@ def value_and_grad(
     Raises:
         TypeError: If an argument is not made of floats, or the result is not a scalar Tensor.
         ValueError: If the result has more than one element.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(lambda x: x**3)(2.0)
+        (Tensor(8.), Tensor(12.))
+        >>> mg.value_and_grad(mg.multiply, argnums=(0, 1))(2.0, 3.0)
+        (Tensor(6.), (Tensor(3.), Tensor(2.)))
     """
     name = getattr(f, "__name__", "f")
     several = isinstance(argnums, (tuple, list))
@@ -222,6 +229,12 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Any
     Raises:
         TypeError: If an argument is not made of floats.
         ValueError: If a cotangent does not have its result's shape.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: x**2, mg.tensor([1.0, 2.0]))
+        >>> y, pull(mg.tensor([1.0, 10.0]))
+        (Tensor([1., 4.]), (Tensor([ 2., 40.]),))
     """
     leaves, rebuild = flatten(list(xs))
     tensors = [as_tensor(x, "vjp") for x in leaves]
@@ -247,7 +260,14 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
 
     Raises:
         ValueError: If there are not as many tangents as primals, or shapes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.jvp(lambda x: x**2, [mg.tensor([1.0, 2.0])], [mg.tensor([1.0, 10.0])])
+        (Tensor([1., 4.]), Tensor([ 2., 40.]))
     """
+    if not (isinstance(primals, (list, tuple)) and isinstance(tangents, (list, tuple))):
+        raise TypeError("jvp: primals and tangents are tuples, one entry per argument of f")
     primals, tangents = list(primals), list(tangents)
     if len(primals) != len(tangents):
         raise ValueError(f"jvp: {len(primals)} primals but {len(tangents)} tangents")
@@ -282,6 +302,11 @@ def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
     r"""Give the Hessian of a scalar function times a vector, :math:`\nabla^2 f(x)\,v`.
 
     Costs a small multiple of one gradient; `x` and `v` may be trees.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.hvp(lambda x: (x**3).sum(), mg.tensor([1.0, 2.0]), mg.tensor([1.0, 10.0]))
+        Tensor([  6., 120.])
     """
     directions, _ = flatten(v)
 
@@ -300,6 +325,11 @@ def jacobian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
 
     The result has the shape of `f`'s result followed by that of the argument; one reverse pass per
     element of the result.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.jacobian(lambda x: x**2)(mg.tensor([1.0, 2.0])).tolist()
+        [[2.0, 0.0], [0.0, 4.0]]
     """
     if not isinstance(argnums, int):
         raise TypeError(f"jacobian: argnums is the number of one argument, got {argnums!r}")
@@ -310,6 +340,8 @@ def jacobian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
             full[argnums] = x
             return f(*full, **kwargs)
 
+        if isinstance(args[argnums], dict):
+            raise TypeError("jacobian: the argument is one array; vjp and grad take containers")
         x = as_tensor(args[argnums], "jacobian")
         out, pull = vjp(of_one, x)
         out = out if isinstance(out, Tensor) else Tensor(out)
@@ -325,7 +357,13 @@ def jacobian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
 
 
 def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
-    r"""Make a function that gives all second derivatives of a scalar function."""
+    r"""Make a function that gives all second derivatives of a scalar function.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.hessian(lambda x: (x**3).sum())(mg.tensor([1.0, 2.0])).tolist()
+        [[6.0, 0.0], [0.0, 12.0]]
+    """
     return jacobian(grad(f, argnums), argnums)
 
 
@@ -367,6 +405,11 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Tensors that `f` takes from outside (parameters) get their gradients too, and random numbers
     from the default generator are drawn again as they were.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.checkpoint(lambda x: (x**3).sum()))(mg.tensor([1.0, 2.0]))
+        (Tensor(9.), Tensor([ 3., 12.]))
     """
 
     @wraps(f)

@@ -26,6 +26,7 @@ from describe import (
     returns,
 )
 from microgradnd.protocols import REFLECTED
+from microgradnd.registry import ALIASES
 from microgradnd.tape import Tensor
 
 HEADER = '''"""{what}
@@ -137,6 +138,8 @@ def package() -> str:
     lazy = vars(mg)["_LAZY"]
     for name in sorted({*vars(mg)["__all__"], *mg.REGISTRY, *mg.COMPOSITES}):
         value = getattr(mg, name)
+        if name in ALIASES:
+            continue  # beside what they stand for, below
         if name in mg.REGISTRY or name in mg.COMPOSITES:
             params = joined(parameters(value), str)
             functions.append(define(name, params, returns(value), docstring(value)))
@@ -153,6 +156,7 @@ def package() -> str:
         "from numpy.typing import DTypeLike\n\n"
     )
     private = "from .surface import Operand\n"
+    functions += [f"{name} = {ALIASES[name]}\n" for name in sorted(ALIASES)]
     body = "\n".join(functions)
     text = "__version__: str\nREGISTRY: dict[str, Any]\nCOMPOSITES: dict[str, Any]\n\n" + body
     what = "The public names of microgradnd, with their types."

@@ -74,7 +74,7 @@ def missing_message(text: str) -> list[str]:
     there = sys.modules.get("cupy")
     sys.modules["cupy"] = None  # type: ignore[assignment]
     try:
-        cupy_backend.load("MICROGRADND_BACKEND=cupy")
+        cupy_backend.load("MICROGRADND_BACKEND=cupy, but ")
     except mg.BackendError as error:
         return [] if str(error) in text else [str(error)]
     finally:

@@ -40,7 +40,7 @@ def _load(name: str, variable: bool = False) -> Backend:
     if name == "cupy":
         from . import cupy_backend
 
-        asked = "MICROGRADND_BACKEND=cupy" if variable else "the backend 'cupy' is asked for"
+        asked = "MICROGRADND_BACKEND=cupy, but " if variable else ""
         return register(cupy_backend.load(asked))
     if name == "auto":
         try:

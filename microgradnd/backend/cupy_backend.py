@@ -19,7 +19,7 @@ INSTALL = (
 
 
 def load(asked: str) -> CupyBackend:
-    """Import CuPy and try it on a tiny product; `asked` says who wants it, for the error.
+    """Import CuPy and try it on a tiny product; `asked` begins the error.
 
     Raises:
         MissingBackendError: If CuPy is not installed.
@@ -31,10 +31,10 @@ def load(asked: str) -> CupyBackend:
         from cupyx.scipy import special
     except ImportError as error:
         if importlib.util.find_spec("cupy") is not None:
-            raise BackendError(f"{asked}, but CuPy cannot be imported: {error}") from error
+            raise BackendError(f"{asked}CuPy cannot be imported: {error}") from error
+        instead = ", or unset MICROGRADND_BACKEND to use NumPy" if asked else ""
         raise MissingBackendError(
-            f"{asked}, but CuPy is not installed. Install one of: {INSTALL}, "
-            "or unset MICROGRADND_BACKEND to use NumPy."
+            f"{asked}CuPy is not installed. Install one of: {INSTALL}{instead}."
         ) from error
     try:
         probe = cupy.ones((2, 2), "f4")

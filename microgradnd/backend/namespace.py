@@ -64,7 +64,14 @@ def smallest(n: int) -> str:
     return next(f"u{size}" for size in (1, 2, 4, 8) if n <= 256**size)
 
 
-def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
+class Namespace(SimpleNamespace):
+    """A backend's `xp`; it says so when asked for more than it has."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"xp has no {name!r}; formulas use only {', '.join(sorted(NAMES))}")
+
+
+def build(module: Any, special: Any, **own: Any) -> Namespace:
     """Make the namespace of a NumPy-like `module`: its own functions, `special`'s, and `own`.
 
     Raises:
@@ -149,4 +156,4 @@ def build(module: Any, special: Any, **own: Any) -> SimpleNamespace:
     }
     if functions.keys() != NAMES:
         raise AttributeError(f"xp: missing or surplus names {sorted(functions.keys() ^ NAMES)}")
-    return SimpleNamespace(**functions)
+    return Namespace(**functions)

@@ -114,6 +114,12 @@ def mfm(x, axis=-1):
     r"""Max-feature-map: the larger of the two halves along an axis (strided groups of two).
 
     Composed of maxout; source: Wu et al., A light CNN for deep face representation (2018).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 5.0, 3.0, 2.0])
+        >>> mg.mfm(x), mg.grad(lambda x: mg.mfm(x).sum())(x)
+        (Tensor([3., 5.]), Tensor([0., 1., 1., 0.]))
     """
     front, back = split(x, 2, axis=axis)
     shape = list(x.shape)
@@ -134,7 +140,13 @@ def mfm(x, axis=-1):
     conventions=(at(0, 0), at(math.nan, 0, "at NaN (the value stays NaN)")),
 )
 def relu(xp, x, /):
-    r"""Rectified linear unit, :math:`\max(x, 0)`; its slope at 0 is taken as 0, a NaN stays."""
+    r"""Rectified linear unit, :math:`\max(x, 0)`; its slope at 0 is taken as 0, a NaN stays.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.relu([-1.0, 0.0, 2.0]), mg.grad(mg.relu)(2.0)
+        (Tensor([0., 0., 2.]), Tensor(1.))
+    """
     return xp.maximum(x, 0)
 
 
@@ -143,7 +155,13 @@ relu.vjp(x=lambda g, out: g * (out > 0))
 
 @primitive(elementwise=True, kinks=(0, 6), conventions=(at(0, 0), at(6, 0)))
 def relu6(xp, x, /):
-    r"""Relu held below 6, :math:`\min(\max(x, 0), 6)`; its slope at 0 and at 6 is taken as 0."""
+    r"""Relu held below 6, :math:`\min(\max(x, 0), 6)`; its slope at 0 and at 6 is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.relu6([-1.0, 2.0, 7.0]), mg.grad(mg.relu6)(2.0)
+        (Tensor([0., 2., 6.]), Tensor(1.))
+    """
     return xp.clip(x, 0.0, 6.0)
 
 
@@ -159,6 +177,11 @@ def leaky_relu(xp, x, /, negative_slope=0.01):
     r"""Leaky relu: :math:`x` if :math:`x > 0`, else `negative_slope` times `x`.
 
     Its slope at 0 is `negative_slope`. Source: Maas et al. (ICML 2013).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.leaky_relu)(-2.0, negative_slope=0.25)
+        (Tensor(-0.5), Tensor(0.25))
     """
     return xp.where(x > 0, x, x * negative_slope)
 
@@ -177,6 +200,11 @@ def prelu(xp, x, slope, /):
 
     The slope broadcasts: one for all, or one per channel. Its own gradient is the sum of
     :math:`g \min(x, 0)`. Source: He et al., Delving deep into rectifiers (ICCV 2015).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.prelu, (0, 1))(-2.0, 0.25)
+        (Tensor(-0.5), (Tensor(0.25), Tensor(-2.)))
     """
     return xp.where(x > 0, x, x * slope)
 
@@ -204,6 +232,11 @@ def rrelu(xp, x, slope, /):
 
     The slope is drawn from U(lower, upper) in training, else it is the mean of these. Called as
     `rrelu(x, lower=1/8, upper=1/3, training=False, generator=None)`. Source: Xu et al. (2015).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.rrelu)(-2.0, lower=0.25, upper=0.75)
+        (Tensor(-1.), Tensor(0.5))
     """
     return xp.where(x > 0, x, x * slope)
 
@@ -220,6 +253,13 @@ def elu(xp, x, /, alpha=1.0):
     r"""Exponential linear unit: :math:`x` if :math:`x > 0`, else :math:`\alpha (e^x - 1)`.
 
     Its slope at 0 is alpha. Source: Clevert et al. (ICLR 2016).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.elu)(2.0)
+        (Tensor(2.), Tensor(1.))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.elu)(-1.0)]
+        [-0.632, 0.368]
     """
     return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0.0)))
 
@@ -234,6 +274,13 @@ def celu(xp, x, /, alpha=1.0):
     r"""Continuously differentiable elu: :math:`\max(x, 0) + \min(\alpha(e^{x/\alpha} - 1), 0)`.
 
     Its slope at 0 is 1 for every alpha. Source: Barron (2017).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.celu)(2.0)
+        (Tensor(2.), Tensor(1.))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.celu)(-1.0, alpha=2.0)]
+        [-0.787, 0.607]
     """
     return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0.0) / alpha))
 
@@ -248,6 +295,13 @@ def selu(xp, x, /):
     r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, with fixed point mean 0, variance 1.
 
     Source: Klambauer et al., Self-normalizing neural networks (NIPS 2017).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.selu)(1.0)]
+        [1.051, 1.051]
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.selu)(-1.0)]
+        [-1.111, 0.647]
     """
     return SELU_SCALE * xp.where(x > 0, x, SELU_ALPHA * xp.expm1(xp.minimum(x, 0.0)))
 
@@ -265,7 +319,15 @@ selu.vjp(
     defaults_for_tests={"threshold": 0.1, "value": 20.0},
 )
 def threshold(xp, x, /, threshold, value):
-    r"""The operand above a threshold: :math:`x` if :math:`x > t`, else `value`."""
+    r"""The operand above a threshold: :math:`x` if :math:`x > t`, else `value`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.threshold([0.5, 2.0], threshold=1.0, value=-1.0)
+        Tensor([-1.,  2.])
+        >>> mg.value_and_grad(mg.threshold)(2.0, threshold=1.0, value=-1.0)
+        (Tensor(2.), Tensor(1.))
+    """
     return xp.where((x > threshold) | (x != x), x, value)
 
 
@@ -277,7 +339,13 @@ threshold.vjp(x=lambda xp, g, x, threshold: xp.where(x > threshold, g, 0.0))
 
 @primitive(elementwise=True, method=True)
 def sigmoid(xp, x, /):
-    r"""The logistic function, :math:`\sigma(x) = 1 / (1 + e^{-x})`."""
+    r"""The logistic function, :math:`\sigma(x) = 1 / (1 + e^{-x})`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sigmoid)(0.0)
+        (Tensor(0.5), Tensor(0.25))
+    """
     return xp.sigmoid(x)
 
 
@@ -286,7 +354,13 @@ sigmoid.vjp(x=lambda g, out: g * out * (1.0 - out))
 
 @primitive(elementwise=True, kinks=(-3, 3), conventions=(at(-3, 0), at(3, 0)))
 def hard_sigmoid(xp, x, /):
-    r"""A piecewise linear sigmoid, :math:`\mathrm{relu6}(x + 3) / 6`."""
+    r"""A piecewise linear sigmoid, :math:`\mathrm{relu6}(x + 3) / 6`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.hard_sigmoid([-3.0, 0.0, 1.5, 3.0]), mg.grad(mg.hard_sigmoid)(4.0)
+        (Tensor([0.  , 0.5 , 0.75, 1.  ]), Tensor(0.))
+    """
     return xp.clip(x / 6.0 + 0.5, 0.0, 1.0)
 
 
@@ -295,7 +369,15 @@ hard_sigmoid.vjp(x=lambda xp, g, x: xp.where((x > -3) & (x < 3), g / 6.0, 0.0))
 
 @primitive(elementwise=True)
 def log_sigmoid(xp, x, /):
-    r"""The logarithm of the sigmoid, :math:`-\ln(1 + e^{-x})`, without overflow."""
+    r"""The logarithm of the sigmoid, :math:`-\ln(1 + e^{-x})`, without overflow.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.log_sigmoid([-1000.0, 1000.0])
+        Tensor([-1000.,     0.])
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.log_sigmoid)(0.0)]
+        [-0.693, 0.5]
+    """
     return xp.minimum(x, 0.0) - xp.log1p(xp.exp(-xp.absolute(x)))
 
 
@@ -304,7 +386,15 @@ log_sigmoid.vjp(x=lambda xp, g, out: -g * xp.expm1(out))
 
 @primitive(elementwise=True, numpy=np.tanh, method=True)
 def tanh(xp, x, /):
-    r"""The hyperbolic tangent, :math:`\tanh x`."""
+    r"""The hyperbolic tangent, :math:`\tanh x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.tanh)(0.0)
+        (Tensor(0.), Tensor(1.))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.tanh)(0.5)]
+        [0.462, 0.786]
+    """
     return xp.tanh(x)
 
 
@@ -320,6 +410,11 @@ def hard_tanh(xp, x, /, min_val=-1.0, max_val=1.0):
     r"""The operand held between two values, :math:`\min(\max(x, a), b)`.
 
     Its slope at the two values is taken as 0 (unlike that of `clip`).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.hard_tanh([-2.0, 0.5, 2.0]), mg.grad(mg.hard_tanh)(0.5)
+        (Tensor([-1. ,  0.5,  1. ]), Tensor(1.))
     """
     return xp.clip(x, min_val, max_val)
 
@@ -334,6 +429,11 @@ def tanhshrink(xp, x, /):
     r"""The operand less its hyperbolic tangent, :math:`x - \tanh x`, exact near 0.
 
     There by Lambert's continued fraction, :math:`\tanh x = x / (1 + x^2 / (3 + x^2 / (5 + ...)))`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.tanhshrink)(1.0)]
+        [0.238, 0.58]
     """
     near = xp.clip(x, -1.0, 1.0)
     square = near * near
@@ -350,7 +450,13 @@ tanhshrink.vjp(x=lambda xp, g, x: g * xp.square(xp.tanh(x)))
     elementwise=True, kinks=(-0.5, 0.5), conventions=(at(-0.5, 0), at(0.5, 0))
 )
 def softshrink(xp, x, /, lambd=0.5):
-    r"""The operand moved towards 0 by lambda: :math:`x \mp \lambda` outside, 0 inside."""
+    r"""The operand moved towards 0 by lambda: :math:`x \mp \lambda` outside, 0 inside.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.softshrink([-1.0, 0.25, 2.0]), mg.grad(mg.softshrink)(2.0)
+        (Tensor([-0.5,  0. ,  1.5]), Tensor(1.))
+    """
     inside = xp.where(x != x, x, 0.0)  # a NaN stays
     return xp.where(x > lambd, x - lambd, xp.where(x < -lambd, x + lambd, inside))
 
@@ -362,7 +468,13 @@ softshrink.vjp(x=lambda xp, g, x, lambd: xp.where((x > lambd) | (x < -lambd), g,
     elementwise=True, kinks=(-0.5, 0.5), conventions=(at(-0.5, 0), at(0.5, 0))
 )
 def hardshrink(xp, x, /, lambd=0.5):
-    r"""The operand where :math:`|x| > \lambda`, 0 elsewhere."""
+    r"""The operand where :math:`|x| > \lambda`, 0 elsewhere.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.hardshrink([-1.0, 0.25, 2.0]), mg.grad(mg.hardshrink)(2.0)
+        (Tensor([-1.,  0.,  2.]), Tensor(1.))
+    """
     return xp.where((x > lambd) | (x < -lambd) | (x != x), x, 0.0)
 
 
@@ -371,7 +483,13 @@ hardshrink.vjp(x=lambda xp, g, x, lambd: xp.where((x > lambd) | (x < -lambd), g,
 
 @primitive(elementwise=True, kinks_second=(0,))
 def softsign(xp, x, /):
-    r"""Softsign, :math:`x / (1 + |x|)`."""
+    r"""Softsign, :math:`x / (1 + |x|)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.softsign)(1.0)
+        (Tensor(0.5), Tensor(0.25))
+    """
     return xp.where(xp.isinf(x), xp.sign(x), x / (1.0 + xp.where(xp.isinf(x), 0.0, xp.absolute(x))))
 
 
@@ -380,7 +498,15 @@ softsign.vjp(x=lambda xp, g, x: g * xp.square(1.0 / (1.0 + xp.absolute(x))))
 
 @primitive(elementwise=True)
 def softplus(xp, x, /, beta=1.0):
-    r"""A smooth relu, :math:`\ln(1 + e^{\beta x}) / \beta`, without overflow."""
+    r"""A smooth relu, :math:`\ln(1 + e^{\beta x}) / \beta`, without overflow.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.softplus([-200.0, 100.0])
+        Tensor([  0., 100.])
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.softplus)(0.0)]
+        [0.693, 0.5]
+    """
     size = xp.minimum(xp.absolute(x), -UNDERFLOW / beta)
     return xp.maximum(x, 0.0) + xp.log1p(xp.exp(-beta * size)) / beta
 
@@ -390,7 +516,13 @@ softplus.vjp(x=lambda xp, g, out, beta: -g * xp.expm1(-beta * out))
 
 @primitive(elementwise=True)
 def squareplus(xp, x, /, b=4.0):
-    r"""An algebraic smooth relu, :math:`(x + \sqrt{x^2 + b}) / 2`, exact for large negative `x`."""
+    r"""An algebraic smooth relu, :math:`(x + \sqrt{x^2 + b}) / 2`, exact for large negative `x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.squareplus)(0.0)
+        (Tensor(1.), Tensor(0.5))
+    """
     z = _squarable(xp, x)
     root = xp.where(z == x, xp.sqrt(z * z + b), xp.absolute(x))
     half = 0.5 * root + 0.5 * xp.absolute(x)  # halved first: the sum may overflow
@@ -421,6 +553,13 @@ def silu(xp, x, /):
     r"""Sigmoid-weighted linear unit (swish), :math:`x\,\sigma(x)`.
 
     Source: Elfwing et al. (2017), Ramachandran et al. (2017).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.silu)(0.0)
+        (Tensor(0.), Tensor(0.5))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.silu)(1.0)]
+        [0.731, 0.928]
     """
     return xp.maximum(x, UNDERFLOW) * xp.sigmoid(x)
 
@@ -442,6 +581,11 @@ def hard_silu(xp, x, /):
     r"""A piecewise quadratic silu, :math:`x\,\mathrm{relu6}(x + 3) / 6`.
 
     Source: Howard et al., Searching for MobileNetV3 (ICCV 2019).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.hard_silu)(1.5)
+        (Tensor(1.125), Tensor(1.))
     """
     return xp.maximum(x, -3.0) * xp.clip(x / 6.0 + 0.5, 0.0, 1.0)
 
@@ -460,7 +604,13 @@ def _tanh_softplus(xp, x):
 
 @primitive(elementwise=True)
 def mish(xp, x, /):
-    r"""Mish, :math:`x \tanh(\ln(1 + e^x))`. Source: Misra (BMVC 2020)."""
+    r"""Mish, :math:`x \tanh(\ln(1 + e^x))`. Source: Misra (BMVC 2020).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.mish)(1.0)]
+        [0.865, 1.049]
+    """
     return xp.maximum(x, UNDERFLOW) * _tanh_softplus(xp, x)
 
 
@@ -491,6 +641,13 @@ def gelu(xp, x, /, approximate="none"):
 
     Raises:
         ValueError: If `approximate` is neither "none" nor "tanh".
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.gelu)(0.0)
+        (Tensor(0.), Tensor(0.5))
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.gelu)(1.0)]
+        [0.841, 1.083]
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
@@ -525,7 +682,14 @@ def _exponentials(xp, x, axis):
     reference=lambda x, axis=-1: np.exp(x) / np.sum(np.exp(x), axis=axis, keepdims=True),
 )
 def softmax(xp, x, /, axis=-1):
-    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf."""
+    r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([0.0, 0.0])
+        >>> mg.softmax(x), mg.grad(lambda x: mg.softmax(x)[0])(x)
+        (Tensor([0.5, 0.5]), Tensor([ 0.25, -0.25]))
+    """
     e = _exponentials(xp, x, axis)
     return e / xp.sum(e, axis=axis, keepdims=True)
 
@@ -539,7 +703,14 @@ softmax.vjp(x=lambda xp, g, out, axis: out * (g - xp.sum(g * out, axis=axis, kee
     reference=lambda x, axis=-1: x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True)),
 )
 def log_softmax(xp, x, /, axis=-1):
-    r"""The logarithm of softmax, :math:`x_i - \ln\sum_j e^{x_j}`, along an axis."""
+    r"""The logarithm of softmax, :math:`x_i - \ln\sum_j e^{x_j}`, along an axis.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([100.0, 0.0])
+        >>> mg.log_softmax(x), mg.grad(lambda x: mg.log_softmax(x)[1])(x)
+        (Tensor([   0., -100.]), Tensor([-1.,  1.]))
+    """
     return xp.log_softmax(x, axis)
 
 
@@ -550,7 +721,14 @@ log_softmax.vjp(
 
 @composite()
 def softmin(x, axis=-1):
-    r"""Softmax of the negative, :math:`e^{-x_i} / \sum_j e^{-x_j}`; composed."""
+    r"""Softmax of the negative, :math:`e^{-x_i} / \sum_j e^{-x_j}`; composed.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([0.0, 0.0])
+        >>> mg.softmin(x), mg.grad(lambda x: mg.softmin(x)[0])(x)
+        (Tensor([0.5, 0.5]), Tensor([-0.25,  0.25]))
+    """
     return softmax(-x, axis=axis)
 
 
@@ -559,6 +737,12 @@ def crelu(x, axis=-1):
     r"""Relu of the operand and of its negative, side by side; composed.
 
     Source: Shang et al. (ICML 2016).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, -2.0])
+        >>> mg.crelu(x), mg.grad(lambda x: mg.crelu(x).sum())(x)
+        (Tensor([1., 0., 0., 2.]), Tensor([ 1., -1.]))
     """
     return concatenate([relu(x), relu(-x)], axis=axis)
 
@@ -568,6 +752,12 @@ def glu(x, axis=-1):
     r"""Gated linear unit, :math:`a\,\sigma(b)` of the two halves along an axis; composed.
 
     Source: Dauphin et al. (ICML 2017).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([2.0, 0.0])
+        >>> mg.glu(x), mg.grad(lambda x: mg.glu(x).sum())(x)
+        (Tensor([1.]), Tensor([0.5, 0.5]))
     """
     a, b = split(x, 2, axis=axis)
     return a * sigmoid(b)

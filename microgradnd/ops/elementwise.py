@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..arraylike import check_dtype
+from ..modes import get_default_dtype
 from ..primitives import primitive
 
 LOG2 = math.log(2.0)
@@ -37,7 +38,13 @@ positive.vjp(x=lambda g: g)
 
 @primitive(elementwise=True, numpy=np.negative, operator="neg")
 def negative(xp, x, /):
-    r"""The negative, :math:`-x`."""
+    r"""The negative, :math:`-x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.negative)(2.0)
+        (Tensor(-2.), Tensor(-1.))
+    """
     return xp.negative(x)
 
 
@@ -46,7 +53,13 @@ negative.vjp(x=lambda g: -g)
 
 @primitive(elementwise=True, numpy=np.add, operator="add", dtypes="fiu")
 def add(xp, x, y, /):
-    r"""The sum, :math:`x + y`."""
+    r"""The sum, :math:`x + y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.add, (0, 1))(2.0, 3.0)
+        (Tensor(5.), (Tensor(1.), Tensor(1.)))
+    """
     return xp.add(x, y)
 
 
@@ -55,7 +68,13 @@ add.vjp(x=lambda g: g, y=lambda g: g)
 
 @primitive(elementwise=True, numpy=np.subtract, operator="sub", dtypes="fiu")
 def subtract(xp, x, y, /):
-    r"""The difference, :math:`x - y`."""
+    r"""The difference, :math:`x - y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.subtract, (0, 1))(2.0, 3.0)
+        (Tensor(-1.), (Tensor(1.), Tensor(-1.)))
+    """
     return xp.subtract(x, y)
 
 
@@ -64,7 +83,13 @@ subtract.vjp(x=lambda g: g, y=lambda g: -g)
 
 @primitive(elementwise=True, numpy=np.multiply, operator="mul", dtypes="fiu")
 def multiply(xp, x, y, /):
-    r"""The product, :math:`x y`."""
+    r"""The product, :math:`x y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.multiply, (0, 1))(2.0, 3.0)
+        (Tensor(6.), (Tensor(3.), Tensor(2.)))
+    """
     return xp.multiply(x, y)
 
 
@@ -75,7 +100,13 @@ multiply.vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)
     elementwise=True, numpy=np.divide, operator="truediv", domain={"x": (-3, 3), "y": POSITIVE}
 )
 def divide(xp, x, y, /):
-    r"""The quotient, :math:`x / y`."""
+    r"""The quotient, :math:`x / y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.divide, (0, 1))(3.0, 2.0)
+        (Tensor(1.5), (Tensor(0.5), Tensor(-0.75)))
+    """
     return xp.divide(x, y)
 
 
@@ -86,11 +117,18 @@ divide.vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
     elementwise=True,
     numpy=np.floor_divide,
     operator="floordiv",
+    differentiable=False,
     dtypes="fiu",
     domain={"x": (-3, 3), "y": POSITIVE},
 )
 def floor_divide(xp, x, y, /):
-    r"""The quotient rounded down, :math:`\lfloor x / y \rfloor`; it has no gradient."""
+    r"""The quotient rounded down, :math:`\lfloor x / y \rfloor`; it has no gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.floor_divide([7.0, -7.0], 2.0)
+        Tensor([ 3., -4.])
+    """
     return xp.floor_divide(x, y)
 
 
@@ -101,7 +139,13 @@ def floor_divide(xp, x, y, /):
     domain={"x": (4.9, 5.9), "y": (2.0, 2.4)},  # between two jumps
 )
 def remainder(xp, x, y, /):
-    r"""The remainder of floored division, :math:`x - y \lfloor x / y \rfloor`."""
+    r"""The remainder of floored division, :math:`x - y \lfloor x / y \rfloor`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.remainder, (0, 1))(7.0, 2.0)
+        (Tensor(1.), (Tensor(1.), Tensor(-3.)))
+    """
     return xp.remainder(x, y)
 
 
@@ -121,7 +165,13 @@ remainder.vjp(x=lambda g: g, y=lambda xp, g, x, y: -g * xp.floor_divide(x, y))
     ),
 )
 def power(xp, x, y, /):
-    r"""The power, :math:`x^y`; the gradient to `y` at :math:`x = 0` is taken as 0."""
+    r"""The power, :math:`x^y`; the gradient to `y` at :math:`x = 0` is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.power)(2.0, 3.0)
+        (Tensor(8.), Tensor(12.))
+    """
     return x**y
 
 
@@ -149,7 +199,13 @@ power.vjp(
 
 @primitive(elementwise=True, numpy=np.square)
 def square(xp, x, /):
-    r"""The square, :math:`x^2`."""
+    r"""The square, :math:`x^2`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.square)(3.0)
+        (Tensor(9.), Tensor(6.))
+    """
     return xp.square(x)
 
 
@@ -163,7 +219,13 @@ square.vjp(x=lambda g, x: 2.0 * g * x)
     conventions=(("sqrt at 0", ([0.0],), {}, ([math.inf],)),),
 )
 def sqrt(xp, x, /):
-    r"""The square root, :math:`\sqrt{x}`; its slope at 0 is infinite."""
+    r"""The square root, :math:`\sqrt{x}`; its slope at 0 is infinite.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sqrt)(4.0)
+        (Tensor(2.), Tensor(0.25))
+    """
     return xp.sqrt(x)
 
 
@@ -172,7 +234,13 @@ sqrt.vjp(x=lambda g, out: 0.5 * g / out)
 
 @primitive(elementwise=True, numpy=np.reciprocal, domain=POSITIVE)
 def reciprocal(xp, x, /):
-    r"""The reciprocal, :math:`1 / x`."""
+    r"""The reciprocal, :math:`1 / x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.reciprocal)(2.0)
+        (Tensor(0.5), Tensor(-0.25))
+    """
     return xp.reciprocal(x)
 
 
@@ -187,7 +255,13 @@ reciprocal.vjp(x=lambda g, out: -g * out * out)
     conventions=(("abs at 0", ([0.0],), {}, ([0.0],)),),
 )
 def absolute(xp, x, /):
-    r"""The magnitude, :math:`|x|`; its slope at 0 is taken as 0."""
+    r"""The magnitude, :math:`|x|`; its slope at 0 is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.absolute)(-2.0)
+        (Tensor(2.), Tensor(-1.))
+    """
     return xp.absolute(x)
 
 
@@ -201,7 +275,13 @@ absolute.vjp(x=lambda xp, g, x: g * xp.sign(x))
     conventions=(("sign at 0", ([0.0],), {}, ([0.0],)),),
 )
 def sign(xp, x, /):
-    r"""The sign, :math:`x / |x|` (0 at 0); its slope is taken as 0 everywhere."""
+    r"""The sign, :math:`x / |x|` (0 at 0); its slope is taken as 0 everywhere.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.sign([-2.0, 0.0, 3.0]), mg.grad(mg.sign)(3.0)
+        (Tensor([-1.,  0.,  1.]), Tensor(0.))
+    """
     return xp.sign(x)
 
 
@@ -220,6 +300,13 @@ def maximum(xp, x, y, /):
     r"""The larger of two, :math:`\max(x, y)`; at a tie each gets half of the gradient.
 
     A NaN wins and takes the gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.maximum, (0, 1))(2.0, 3.0)
+        (Tensor(3.), (Tensor(0.), Tensor(1.)))
+        >>> mg.grad(mg.maximum, (0, 1))(2.0, 2.0)
+        (Tensor(0.5), Tensor(0.5))
     """
     return xp.maximum(x, y)
 
@@ -244,6 +331,13 @@ def minimum(xp, x, y, /):
     r"""The smaller of two, :math:`\min(x, y)`; at a tie each gets half of the gradient.
 
     A NaN wins and takes the gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.minimum, (0, 1))(2.0, 3.0)
+        (Tensor(2.), (Tensor(1.), Tensor(0.)))
+        >>> mg.grad(mg.minimum, (0, 1))(2.0, 2.0)
+        (Tensor(0.5), Tensor(0.5))
     """
     return xp.minimum(x, y)
 
@@ -272,6 +366,12 @@ def clip(xp, x, lo=None, hi=None, /):
     r"""The value held between two bounds, :math:`\min(\max(x, lo), hi)`.
 
     The bounds count as inside: there the gradient goes to `x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([-2.0, 0.5, 1.0, 2.0])
+        >>> mg.clip(x, -1.0, 1.0), mg.grad(lambda x: mg.clip(x, -1.0, 1.0).sum())(x)
+        (Tensor([-1. ,  0.5,  1. ,  1. ]), Tensor([0., 1., 1., 0.]))
     """
     if lo is None and hi is None:
         return xp.copy(x)
@@ -306,7 +406,15 @@ def where(xp, condition, x, y, /):
 
     Both branches are computed before: a NaN in the gradient of the branch that is not taken stays
     NaN. Give it safe operands (see the page "Different from PyTorch, NumPy and JAX").
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([-2.0, 3.0])
+        >>> mg.where(x > 0, x, 0.5), mg.grad(lambda x: mg.where(x > 0, x, 0.5).sum())(x)
+        (Tensor([0.5, 3. ]), Tensor([0., 1.]))
     """
+    if {type(x), type(y)} in ({float}, {float, int}, {float, bool}):  # numbers: the default dtype
+        x = xp.full((), x, dtype=get_default_dtype())
     return xp.where(condition, x, y)
 
 
@@ -321,7 +429,13 @@ where.vjp(
 
 @primitive(elementwise=True, numpy=np.exp, method=True)
 def exp(xp, x, /):
-    r"""The exponential, :math:`e^x`."""
+    r"""The exponential, :math:`e^x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.exp)(0.0)
+        (Tensor(1.), Tensor(1.))
+    """
     return xp.exp(x)
 
 
@@ -330,7 +444,13 @@ exp.vjp(x=lambda g, out: g * out)
 
 @primitive(elementwise=True, numpy=np.exp2)
 def exp2(xp, x, /):
-    r"""The power of two, :math:`2^x`."""
+    r"""The power of two, :math:`2^x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.exp2)(3.0)]
+        [8.0, 5.545]
+    """
     return xp.exp2(x)
 
 
@@ -339,7 +459,13 @@ exp2.vjp(x=lambda g, out: g * out * LOG2)
 
 @primitive(elementwise=True, numpy=np.expm1)
 def expm1(xp, x, /):
-    r"""The exponential less one, :math:`e^x - 1`, exact near 0."""
+    r"""The exponential less one, :math:`e^x - 1`, exact near 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.expm1)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
     return xp.expm1(x)
 
 
@@ -348,7 +474,15 @@ expm1.vjp(x=lambda g, out: g * (out + 1.0))
 
 @primitive(elementwise=True, numpy=np.log, method=True, domain=POSITIVE)
 def log(xp, x, /):
-    r"""The natural logarithm, :math:`\ln x`."""
+    r"""The natural logarithm, :math:`\ln x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.log)(1.0)
+        (Tensor(0.), Tensor(1.))
+        >>> mg.grad(mg.log)(4.0)
+        Tensor(0.25)
+    """
     return xp.log(x)
 
 
@@ -357,7 +491,13 @@ log.vjp(x=lambda g, x: g / x)
 
 @primitive(elementwise=True, numpy=np.log1p, domain=(-0.8, 3))
 def log1p(xp, x, /):
-    r"""The logarithm of one more, :math:`\ln(1 + x)`, exact near 0."""
+    r"""The logarithm of one more, :math:`\ln(1 + x)`, exact near 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.log1p)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
     return xp.log1p(x)
 
 
@@ -366,7 +506,13 @@ log1p.vjp(x=lambda g, x: g / (1.0 + x))
 
 @primitive(elementwise=True, numpy=np.log2, domain=POSITIVE)
 def log2(xp, x, /):
-    r"""The logarithm to base two, :math:`\log_2 x`."""
+    r"""The logarithm to base two, :math:`\log_2 x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.log2)(8.0)]
+        [3.0, 0.18]
+    """
     return xp.log2(x)
 
 
@@ -375,7 +521,13 @@ log2.vjp(x=lambda g, x: g / (x * LOG2))
 
 @primitive(elementwise=True, numpy=np.log10, domain=POSITIVE)
 def log10(xp, x, /):
-    r"""The logarithm to base ten, :math:`\log_{10} x`."""
+    r"""The logarithm to base ten, :math:`\log_{10} x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.log10)(100.0)]
+        [2.0, 0.004]
+    """
     return xp.log10(x)
 
 
@@ -384,7 +536,13 @@ log10.vjp(x=lambda g, x: g / (x * LOG10))
 
 @primitive(elementwise=True, numpy=np.logaddexp)
 def logaddexp(xp, x, y, /):
-    r"""The logarithm of a sum of exponentials, :math:`\ln(e^x + e^y)`."""
+    r"""The logarithm of a sum of exponentials, :math:`\ln(e^x + e^y)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.logaddexp, (0, 1))(1000.0, 0.0)
+        (Tensor(1000.), (Tensor(1.), Tensor(0.)))
+    """
     return xp.logaddexp(x, y)
 
 
@@ -403,7 +561,13 @@ logaddexp.vjp(
 
 @primitive(elementwise=True, reference=np.vectorize(math.erf, otypes=[float]))
 def erf(xp, x, /):
-    r"""The error function, :math:`\frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt`."""
+    r"""The error function, :math:`\frac{2}{\sqrt\pi}\int_0^x e^{-t^2}\,dt`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.erf)(0.5)]
+        [0.52, 0.879]
+    """
     return xp.erf(x)
 
 
@@ -412,7 +576,13 @@ erf.vjp(x=lambda xp, g, x: g * (TWO_OVER_SQRT_PI * xp.exp(-x * x)))
 
 @primitive(elementwise=True, reference=np.vectorize(math.erfc, otypes=[float]))
 def erfc(xp, x, /):
-    r"""The complement of the error function, :math:`1 - \mathrm{erf}(x)`."""
+    r"""The complement of the error function, :math:`1 - \mathrm{erf}(x)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.erfc)(0.5)]
+        [0.48, -0.879]
+    """
     return xp.erfc(x)
 
 
@@ -424,7 +594,13 @@ erfc.vjp(x=lambda xp, g, x: g * (-TWO_OVER_SQRT_PI * xp.exp(-x * x)))
 
 @primitive(elementwise=True, numpy=np.sin)
 def sin(xp, x, /):
-    r"""The sine, :math:`\sin x` (radians)."""
+    r"""The sine, :math:`\sin x` (radians).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sin)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
     return xp.sin(x)
 
 
@@ -433,7 +609,13 @@ sin.vjp(x=lambda xp, g, x: g * xp.cos(x))
 
 @primitive(elementwise=True, numpy=np.cos)
 def cos(xp, x, /):
-    r"""The cosine, :math:`\cos x` (radians)."""
+    r"""The cosine, :math:`\cos x` (radians).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.cos)(1.0)]
+        [0.54, -0.841]
+    """
     return xp.cos(x)
 
 
@@ -442,7 +624,13 @@ cos.vjp(x=lambda xp, g, x: -g * xp.sin(x))
 
 @primitive(elementwise=True, numpy=np.tan, domain=(-1.2, 1.2))
 def tan(xp, x, /):
-    r"""The tangent, :math:`\tan x` (radians)."""
+    r"""The tangent, :math:`\tan x` (radians).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.tan)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
     return xp.tan(x)
 
 
@@ -451,7 +639,13 @@ tan.vjp(x=lambda g, out: g * (1.0 + out * out))
 
 @primitive(elementwise=True, numpy=np.arcsin, domain=(-0.9, 0.9))
 def arcsin(xp, x, /):
-    r"""The inverse sine, :math:`\arcsin x`, in :math:`[-\pi/2, \pi/2]`."""
+    r"""The inverse sine, :math:`\arcsin x`, in :math:`[-\pi/2, \pi/2]`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.arcsin)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
     return xp.arcsin(x)
 
 
@@ -460,7 +654,13 @@ arcsin.vjp(x=lambda xp, g, x: g / xp.sqrt((1.0 - x) * (1.0 + x)))
 
 @primitive(elementwise=True, numpy=np.arccos, domain=(-0.9, 0.9))
 def arccos(xp, x, /):
-    r"""The inverse cosine, :math:`\arccos x`, in :math:`[0, \pi]`."""
+    r"""The inverse cosine, :math:`\arccos x`, in :math:`[0, \pi]`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.arccos)(0.0)]
+        [1.571, -1.0]
+    """
     return xp.arccos(x)
 
 
@@ -469,7 +669,13 @@ arccos.vjp(x=lambda xp, g, x: -g / xp.sqrt((1.0 - x) * (1.0 + x)))
 
 @primitive(elementwise=True, numpy=np.arctan)
 def arctan(xp, x, /):
-    r"""The inverse tangent, :math:`\arctan x`, in :math:`(-\pi/2, \pi/2)`."""
+    r"""The inverse tangent, :math:`\arctan x`, in :math:`(-\pi/2, \pi/2)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.arctan)(1.0)]
+        [0.785, 0.5]
+    """
     return xp.arctan(x)
 
 
@@ -478,7 +684,13 @@ arctan.vjp(x=lambda g, x: g / (1.0 + x * x))
 
 @primitive(elementwise=True, numpy=np.sinh)
 def sinh(xp, x, /):
-    r"""The hyperbolic sine, :math:`\sinh x`."""
+    r"""The hyperbolic sine, :math:`\sinh x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sinh)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
     return xp.sinh(x)
 
 
@@ -487,7 +699,13 @@ sinh.vjp(x=lambda xp, g, x: g * xp.cosh(x))
 
 @primitive(elementwise=True, numpy=np.cosh)
 def cosh(xp, x, /):
-    r"""The hyperbolic cosine, :math:`\cosh x`."""
+    r"""The hyperbolic cosine, :math:`\cosh x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.cosh)(0.0)
+        (Tensor(1.), Tensor(0.))
+    """
     return xp.cosh(x)
 
 
@@ -496,7 +714,13 @@ cosh.vjp(x=lambda xp, g, x: g * xp.sinh(x))
 
 @primitive(elementwise=True, numpy=np.arcsinh)
 def arcsinh(xp, x, /):
-    r"""The inverse hyperbolic sine, :math:`\ln(x + \sqrt{x^2 + 1})`."""
+    r"""The inverse hyperbolic sine, :math:`\ln(x + \sqrt{x^2 + 1})`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.arcsinh)(0.0)
+        (Tensor(0.), Tensor(1.))
+    """
     return xp.arcsinh(x)
 
 
@@ -505,7 +729,13 @@ arcsinh.vjp(x=lambda xp, g, x: g / xp.sqrt(x * x + 1.0))
 
 @primitive(elementwise=True, numpy=np.arccosh, domain=(1.2, 3))
 def arccosh(xp, x, /):
-    r"""The inverse hyperbolic cosine, :math:`\ln(x + \sqrt{x^2 - 1})`, for :math:`x \ge 1`."""
+    r"""The inverse hyperbolic cosine, :math:`\ln(x + \sqrt{x^2 - 1})`, for :math:`x \ge 1`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.arccosh)(1.25)]
+        [0.693, 1.333]
+    """
     return xp.arccosh(x)
 
 
@@ -514,7 +744,13 @@ arccosh.vjp(x=lambda xp, g, x: g / (xp.sqrt(x - 1.0) * xp.sqrt(x + 1.0)))
 
 @primitive(elementwise=True, numpy=np.arctanh, domain=(-0.9, 0.9))
 def arctanh(xp, x, /):
-    r"""The inverse hyperbolic tangent, :math:`\frac12\ln\frac{1+x}{1-x}`, in (-1, 1)."""
+    r"""The inverse hyperbolic tangent, :math:`\frac12\ln\frac{1+x}{1-x}`, in (-1, 1).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.arctanh)(0.5)]
+        [0.549, 1.333]
+    """
     return xp.arctanh(x)
 
 
@@ -526,103 +762,205 @@ arctanh.vjp(x=lambda g, x: g / ((1.0 - x) * (1.0 + x)))
 
 @primitive(elementwise=True, numpy=np.equal, operator="eq", dtypes="fiub")
 def equal(xp, x, y, /):
-    r"""Whether :math:`x = y`, as booleans."""
+    r"""Whether :math:`x = y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.equal([1.0, 2.0], [1.0, 3.0])
+        Tensor([ True, False])
+    """
     return xp.equal(x, y)
 
 
 @primitive(elementwise=True, numpy=np.not_equal, operator="ne", dtypes="fiub")
 def not_equal(xp, x, y, /):
-    r"""Whether :math:`x \ne y`, as booleans."""
+    r"""Whether :math:`x \ne y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.not_equal([1.0, 2.0], [1.0, 3.0])
+        Tensor([False,  True])
+    """
     return xp.not_equal(x, y)
 
 
 @primitive(elementwise=True, numpy=np.less, operator="lt", dtypes="fiub")
 def less(xp, x, y, /):
-    r"""Whether :math:`x < y`, as booleans."""
+    r"""Whether :math:`x < y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.less([1.0, 2.0], 2.0)
+        Tensor([ True, False])
+    """
     return xp.less(x, y)
 
 
 @primitive(elementwise=True, numpy=np.less_equal, operator="le", dtypes="fiub")
 def less_equal(xp, x, y, /):
-    r"""Whether :math:`x \le y`, as booleans."""
+    r"""Whether :math:`x \le y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.less_equal([1.0, 2.0, 3.0], 2.0)
+        Tensor([ True,  True, False])
+    """
     return xp.less_equal(x, y)
 
 
 @primitive(elementwise=True, numpy=np.greater, operator="gt", dtypes="fiub")
 def greater(xp, x, y, /):
-    r"""Whether :math:`x > y`, as booleans."""
+    r"""Whether :math:`x > y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.greater([2.0, 3.0], 2.0)
+        Tensor([False,  True])
+    """
     return xp.greater(x, y)
 
 
 @primitive(elementwise=True, numpy=np.greater_equal, operator="ge", dtypes="fiub")
 def greater_equal(xp, x, y, /):
-    r"""Whether :math:`x \ge y`, as booleans."""
+    r"""Whether :math:`x \ge y`, as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.greater_equal([1.0, 2.0, 3.0], 2.0)
+        Tensor([False,  True,  True])
+    """
     return xp.greater_equal(x, y)
 
 
 @primitive(elementwise=True, numpy=np.logical_and, dtypes="fiub")
 def logical_and(xp, x, y, /):
-    r"""Whether both are true (not 0), as booleans."""
+    r"""Whether both are true (not 0), as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.logical_and([True, True, False], [True, False, False])
+        Tensor([ True, False, False])
+    """
     return xp.logical_and(x, y)
 
 
 @primitive(elementwise=True, numpy=np.logical_or, dtypes="fiub")
 def logical_or(xp, x, y, /):
-    r"""Whether one is true (not 0), as booleans."""
+    r"""Whether one is true (not 0), as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.logical_or([True, True, False], [True, False, False])
+        Tensor([ True,  True, False])
+    """
     return xp.logical_or(x, y)
 
 
 @primitive(elementwise=True, numpy=np.logical_xor, dtypes="fiub")
 def logical_xor(xp, x, y, /):
-    r"""Whether exactly one is true (not 0), as booleans."""
+    r"""Whether exactly one is true (not 0), as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.logical_xor([True, True, False], [True, False, False])
+        Tensor([False,  True, False])
+    """
     return xp.logical_xor(x, y)
 
 
 @primitive(elementwise=True, numpy=np.logical_not, dtypes="fiub")
 def logical_not(xp, x, /):
-    r"""Whether it is false (0), as booleans."""
+    r"""Whether it is false (0), as booleans.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.logical_not([0.0, 2.0])
+        Tensor([ True, False])
+    """
     return xp.logical_not(x)
 
 
 @primitive(elementwise=True, numpy=np.bitwise_and, operator="and", dtypes="iub")
 def bitwise_and(xp, x, y, /):
-    r"""The bits set in both; for booleans, whether both are true."""
+    r"""The bits set in both; for booleans, whether both are true.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.bitwise_and(6, 3)
+        Tensor(2)
+    """
     return xp.bitwise_and(x, y)
 
 
 @primitive(elementwise=True, numpy=np.bitwise_or, operator="or", dtypes="iub")
 def bitwise_or(xp, x, y, /):
-    r"""The bits set in one of them; for booleans, whether one is true."""
+    r"""The bits set in one of them; for booleans, whether one is true.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.bitwise_or(6, 3)
+        Tensor(7)
+    """
     return xp.bitwise_or(x, y)
 
 
 @primitive(elementwise=True, numpy=np.bitwise_xor, operator="xor", dtypes="iub")
 def bitwise_xor(xp, x, y, /):
-    r"""The bits set in exactly one; for booleans, whether exactly one is true."""
+    r"""The bits set in exactly one; for booleans, whether exactly one is true.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.bitwise_xor(6, 3)
+        Tensor(5)
+    """
     return xp.bitwise_xor(x, y)
 
 
 @primitive(elementwise=True, numpy=np.invert, operator="invert", dtypes="iub")
 def invert(xp, x, /):
-    r"""The bits turned over; for booleans, the negation."""
+    r"""The bits turned over; for booleans, the negation.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.invert([0, 5]), mg.invert([True, False])
+        (Tensor([-1, -6]), Tensor([False,  True]))
+    """
     return xp.invert(x)
 
 
 @primitive(elementwise=True, numpy=np.isnan, dtypes="fiub")
 def isnan(xp, x, /):
-    r"""Whether the element is not a number."""
+    r"""Whether the element is not a number.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.isnan([1.0, float("nan"), float("inf")])
+        Tensor([False,  True, False])
+    """
     return xp.isnan(x)
 
 
 @primitive(elementwise=True, numpy=np.isinf, dtypes="fiub")
 def isinf(xp, x, /):
-    r"""Whether the element is infinite."""
+    r"""Whether the element is infinite.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.isinf([1.0, float("nan"), float("inf")])
+        Tensor([False, False,  True])
+    """
     return xp.isinf(x)
 
 
 @primitive(elementwise=True, numpy=np.isfinite, dtypes="fiub")
 def isfinite(xp, x, /):
-    r"""Whether the element is neither infinite nor NaN."""
+    r"""Whether the element is neither infinite nor NaN.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.isfinite([1.0, float("nan"), float("inf")])
+        Tensor([ True, False, False])
+    """
     return xp.isfinite(x)
 
 
@@ -634,7 +972,13 @@ def isfinite(xp, x, /):
     reference=np.ndarray.astype,
 )
 def astype(xp, x, /, dtype):
-    r"""The same values, :math:`x`, in another dtype; the gradient comes back in the operand's."""
+    r"""The same values, :math:`x`, in another dtype; the gradient comes back in the operand's.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(lambda x: mg.astype(x, "float64"))(2.0)
+        (Tensor(2., dtype=float64), Tensor(1.))
+    """
     return xp.copy(x) if x.dtype == dtype else xp.astype(x, dtype)
 
 

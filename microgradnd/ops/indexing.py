@@ -146,6 +146,11 @@ def getitem(xp, x, /, *indices, key):
 
     Raises:
         IndexError: For an index out of bounds, on every backend with the same text.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(lambda x: x[[0, 0, 2]].sum())(mg.tensor([1.0, 2.0, 4.0]))
+        (Tensor(6.), Tensor([2., 0., 1.]))
     """
     return xp.getitem(x, indices, key)
 
@@ -259,6 +264,12 @@ def take(xp, x, indices, /, axis=None):
 
     Raises:
         IndexError: For an index out of bounds.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 2.0, 4.0])
+        >>> mg.take(x, [0, 0, 2]), mg.grad(lambda x: mg.take(x, [0, 0, 2]).sum())(x)
+        (Tensor([1., 1., 4.]), Tensor([2., 0., 1.]))
     """
     if axis is None:
         x, axis = xp.reshape(x, (-1,)), 0
@@ -291,6 +302,12 @@ def take_along_axis(xp, x, indices, /, axis=-1):
 
     Raises:
         IndexError: For an index out of bounds.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, best = mg.tensor([[1.0, 3.0, 2.0]]), mg.tensor([[1]])
+        >>> mg.take_along_axis(x, best), mg.grad(lambda x: mg.take_along_axis(x, best).sum())(x)
+        (Tensor([[3.]]), Tensor([[0., 1., 0.]]))
     """
     size = x.shape[on_axis(axis, x.ndim)]
     xp.check_indices(indices, size, f"take_along_axis: axis {axis}")

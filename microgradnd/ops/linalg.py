@@ -43,6 +43,11 @@ def matmul(xp, x, y, /):
     r"""The matrix product, :math:`x y`, over the last two axes; the others broadcast.
 
     A vector on the left counts as a row, on the right as a column.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.matmul, (0, 1))(mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0]))
+        (Tensor(11.), (Tensor([3., 4.]), Tensor([1., 2.])))
     """
     try:
         return xp.matmul(x, y)
@@ -127,7 +132,13 @@ def _labels(subscripts, shapes):
     reference=lambda *xs, subscripts: np.einsum(subscripts, *xs),
 )
 def einsum(xp, /, *xs, subscripts):
-    r"""Einstein's sum, as `numpy.einsum(subscripts, *operands)` with letters and `...`."""
+    r"""Einstein's sum, as `numpy.einsum(subscripts, *operands)` with letters and `...`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(lambda x: mg.einsum("i,i->", x, x))(mg.tensor([1.0, 2.0]))
+        (Tensor(5.), Tensor([2., 4.]))
+    """
     _labels(subscripts, [x.shape for x in xs])
     return xp.einsum(xs, subscripts)
 
@@ -168,13 +179,27 @@ einsum.vjp_all(_einsum_gradients)
 
 @composite(numpy=np.outer, operands=2)
 def outer(x, y):
-    r"""The products of all pairs, :math:`x_i y_j`, of the flattened operands."""
+    r"""The products of all pairs, :math:`x_i y_j`, of the flattened operands.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.outer([1.0, 2.0], [3.0, 4.0]).tolist()
+        [[3.0, 4.0], [6.0, 8.0]]
+        >>> mg.grad(lambda x: mg.outer(x, [3.0, 4.0]).sum())(mg.tensor([1.0, 2.0]))
+        Tensor([7., 7.])
+    """
     return reshape(x, (-1, 1)) * reshape(y, (1, -1))
 
 
 @composite(numpy=np.dot, method=True, operands=2)
 def dot(x, y):
-    r"""`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`."""
+    r"""`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.dot)(mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0]))
+        (Tensor(11.), Tensor([3., 4.]))
+    """
     if x.ndim == 0 or y.ndim == 0:
         return x * y
     return tensordot(x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
@@ -186,6 +211,12 @@ def tensordot(x, y, axes=2):
 
     Raises:
         ValueError: If the lengths of the summed axes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, y = mg.tensor([[1.0, 2.0]]), mg.tensor([[3.0, 4.0]])
+        >>> mg.value_and_grad(mg.tensordot)(x, y)
+        (Tensor(11.), Tensor([[3., 4.]]))
     """
     if isinstance(axes, int):
         axes = (range(-axes, 0), range(axes))

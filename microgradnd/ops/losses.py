@@ -47,6 +47,11 @@ def mse(xp, x, target, /, reduction="mean"):
 
     Raises:
         ValueError: If the shapes differ; nothing is broadcast silently.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.mse)(mg.tensor([1.0, 2.0]), mg.tensor([1.0, 4.0]))
+        (Tensor(2.), Tensor([ 0., -2.]))
     """
     _check("mse", x, target, reduction)
     return _reduced(xp, xp.square(x - target), reduction)
@@ -64,6 +69,11 @@ def l1(xp, x, target, /, reduction="mean"):
 
     Raises:
         ValueError: If the shapes differ; nothing is broadcast silently.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.l1)(mg.tensor([1.0, 2.0]), mg.tensor([1.0, 4.0]))
+        (Tensor(1.), Tensor([ 0. , -0.5]))
     """
     _check("l1", x, target, reduction)
     return _reduced(xp, xp.absolute(x - target), reduction)
@@ -91,6 +101,11 @@ def huber(xp, x, target, /, delta=1.0, reduction="mean"):
 
     Raises:
         ValueError: If the shapes differ, or delta is not positive.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.huber)(mg.tensor([0.5, 3.0]), mg.tensor([0.0, 0.0]))
+        (Tensor(1.3125), Tensor([0.25, 0.5 ]))
     """
     _check("huber", x, target, reduction)
     if not delta > 0:
@@ -116,6 +131,14 @@ def binary_cross_entropy_with_logits(xp, x, target, pos_weight=None, /, reductio
 
     Raises:
         ValueError: If the shapes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> loss = mg.binary_cross_entropy_with_logits
+        >>> mg.value_and_grad(loss)(mg.tensor([100.0]), mg.tensor([0.0]))
+        (Tensor(100.), Tensor([1.]))
+        >>> mg.grad(loss)(mg.tensor([0.0]), mg.tensor([1.0]))
+        Tensor([-0.5])
     """
     _check("binary_cross_entropy_with_logits", x, target, reduction)
     if pos_weight is not None and not _fits(pos_weight.shape, x.shape):
@@ -275,6 +298,11 @@ def cross_entropy(
         IndexError: For a class number outside 0..C-1.
         TypeError: For floats where class numbers are wanted.
         ValueError: If shapes do not fit.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.cross_entropy)(mg.tensor([[100.0, 0.0]]), mg.tensor([1]))
+        (Tensor(100.), Tensor([[ 1., -1.]]))
     """
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {label_smoothing}")
@@ -325,6 +353,12 @@ def nll(xp, log_p, target, weight=None, /, ignore_index=-100, reduction="mean"):
         IndexError: For a class number outside 0..C-1.
         TypeError: For float targets.
         ValueError: If shapes do not fit.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> log_p, target = mg.tensor([[-1.0, -2.0]]), mg.tensor([1])
+        >>> mg.nll(log_p, target), mg.grad(mg.nll)(log_p, target)[0, 1]
+        (Tensor(2.), Tensor(-1.))
     """
     if not _ids(target):
         raise TypeError(f"nll: targets are class numbers, got {target.dtype}")

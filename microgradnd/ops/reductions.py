@@ -50,7 +50,13 @@ def spread(xp, g, shape, axis):
 
 @primitive(numpy=np.sum, method=True, cases=CASES, dtypes="fiub", kind="reduction")
 def sum(xp, x, /, axis=None, keepdims=False):
-    r"""The sum over the given axes, :math:`\sum_i x_i`; of nothing 0; `axis=()` reduces nothing."""
+    r"""The sum over the given axes, :math:`\sum_i x_i`; of nothing 0; `axis=()` reduces nothing.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.sum)(mg.tensor([1.0, 2.0]))
+        (Tensor(3.), Tensor([1., 1.]))
+    """
     return xp.sum(x, axis=axis, keepdims=keepdims)
 
 
@@ -67,7 +73,13 @@ def _share(shape, axis):
 
 @primitive(numpy=np.mean, method=True, cases=CASES, dtypes="fiub", kind="reduction")
 def mean(xp, x, /, axis=None, keepdims=False):
-    r"""The mean over the given axes, :math:`\frac1n \sum_i x_i`."""
+    r"""The mean over the given axes, :math:`\frac1n \sum_i x_i`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.mean)(mg.tensor([1.0, 3.0]))
+        (Tensor(2.), Tensor([0.5, 0.5]))
+    """
     return xp.mean(x, axis=axis, keepdims=keepdims)
 
 
@@ -128,7 +140,13 @@ def _prod_gradient(xp, g, x, axis):
     ),
 )
 def prod(xp, x, /, axis=None, keepdims=False):
-    r"""The product over the given axes, :math:`\prod_i x_i`; of nothing 1; exact with zeros."""
+    r"""The product over the given axes, :math:`\prod_i x_i`; of nothing 1; exact with zeros.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.prod)(mg.tensor([2.0, 0.0, 3.0]))
+        (Tensor(0.), Tensor([0., 6., 0.]))
+    """
     return xp.prod(x, axis=axis, keepdims=keepdims)
 
 
@@ -163,6 +181,11 @@ def max(xp, x, /, axis=None, keepdims=False):
     r"""The largest element, :math:`\max_i x_i`; tied elements share the gradient equally.
 
     A NaN wins and takes the gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.max)(mg.tensor([1.0, 3.0, 3.0]))
+        (Tensor(3.), Tensor([0. , 0.5, 0.5]))
     """
     _nonempty("max", x, axis)
     return xp.max(x, axis=axis, keepdims=keepdims)
@@ -182,6 +205,11 @@ def min(xp, x, /, axis=None, keepdims=False):
     r"""The smallest element, :math:`\min_i x_i`; tied elements share the gradient equally.
 
     A NaN wins and takes the gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.min)(mg.tensor([1.0, 1.0, 3.0]))
+        (Tensor(1.), Tensor([0.5, 0.5, 0. ]))
     """
     _nonempty("min", x, axis)
     return xp.min(x, axis=axis, keepdims=keepdims)
@@ -211,7 +239,13 @@ def _centred(xp, x, axis, ddof):
     conventions=(("var of a constant", ([2.0, 2.0],), {}, ([0.0, 0.0],)),),
 )
 def var(xp, x, /, axis=None, ddof=0, keepdims=False):
-    r"""The variance, :math:`\frac{1}{n - ddof}\sum_i (x_i - \bar x)^2`."""
+    r"""The variance, :math:`\frac{1}{n - ddof}\sum_i (x_i - \bar x)^2`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.var)(mg.tensor([1.0, 3.0]))
+        (Tensor(1.), Tensor([-1.,  1.]))
+    """
     return _variance(xp, x, axis, ddof, keepdims)
 
 
@@ -236,7 +270,13 @@ def _over_or_zero(xp, g, out):
     conventions=(("std of a constant", ([2.0, 2.0],), {}, ([0.0, 0.0],)),),
 )
 def std(xp, x, /, axis=None, ddof=0, keepdims=False):
-    r"""The standard deviation, the square root of the variance; of a constant its slope is 0."""
+    r"""The standard deviation, the square root of the variance; of a constant its slope is 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.std)(mg.tensor([1.0, 3.0]))
+        (Tensor(1.), Tensor([-0.5,  0.5]))
+    """
     return xp.sqrt(_variance(xp, x, axis, ddof, keepdims))
 
 
@@ -259,7 +299,13 @@ std.vjp(
     conventions=(("norm at 0", ([0.0, 0.0],), {}, ([0.0, 0.0],)),),
 )
 def norm(xp, x, /, axis=None, keepdims=False):
-    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0."""
+    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.norm)(mg.tensor([3.0, 4.0]))
+        (Tensor(5.), Tensor([0.6, 0.8]))
+    """
     return xp.sqrt(xp.sum(x * x, axis=axis, keepdims=keepdims))
 
 
@@ -289,7 +335,13 @@ def shifted(xp, x, m):
     ),
 )  # fmt: skip
 def logsumexp(xp, x, /, axis=None, keepdims=False):
-    r"""The logarithm of the sum of exponentials, :math:`\ln\sum_i e^{x_i}`, without overflow."""
+    r"""The logarithm of the sum of exponentials, :math:`\ln\sum_i e^{x_i}`, without overflow.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.logsumexp)(mg.tensor([1000.0, 0.0]))
+        (Tensor(1000.), Tensor([1., 0.]))
+    """
     _nonempty("logsumexp", x, axis)
     m = xp.max(x, axis=axis, keepdims=True)
     if axis == ():
@@ -318,7 +370,14 @@ logsumexp.vjp(
 
 @primitive(numpy=np.cumsum, method=True, cases=ONE_AXIS, dtypes="fiu")
 def cumsum(xp, x, /, axis=None):
-    r"""The running sum along an axis, :math:`y_i = \sum_{j \le i} x_j`; flattened without one."""
+    r"""The running sum along an axis, :math:`y_i = \sum_{j \le i} x_j`; flattened without one.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 2.0, 3.0])
+        >>> mg.cumsum(x), mg.grad(lambda x: mg.cumsum(x).sum())(x)
+        (Tensor([1., 3., 6.]), Tensor([3., 2., 1.]))
+    """
     return xp.cumsum(x, axis=axis)
 
 
@@ -333,25 +392,49 @@ cumsum.vjp(x=_cumsum_gradient)
 
 @primitive(numpy=np.argmax, method=True, cases=ONE_AXIS, dtypes="fiub")
 def argmax(xp, x, /, axis=None, keepdims=False):
-    r"""The index of the first largest element (a NaN counts as largest)."""
+    r"""The index of the first largest element (a NaN counts as largest).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.argmax([1.0, 3.0, 3.0])
+        Tensor(1)
+    """
     _nonempty("argmax", x, axis)
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(numpy=np.argmin, method=True, cases=ONE_AXIS, dtypes="fiub")
 def argmin(xp, x, /, axis=None, keepdims=False):
-    r"""The index of the first smallest element (a NaN counts as smallest)."""
+    r"""The index of the first smallest element (a NaN counts as smallest).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.argmin([2.0, 1.0, 1.0])
+        Tensor(1)
+    """
     _nonempty("argmin", x, axis)
     return xp.argmin(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(numpy=np.any, method=True, cases=CASES, dtypes="fiub", kind="reduction")
 def any(xp, x, /, axis=None, keepdims=False):
-    r"""Whether any element is true (not 0)."""
+    r"""Whether any element is true (not 0).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.any([0.0, 2.0]), mg.any([[0.0, 2.0], [0.0, 0.0]], axis=1)
+        (Tensor(True), Tensor([ True, False]))
+    """
     return xp.any(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(numpy=np.all, method=True, cases=CASES, dtypes="fiub", kind="reduction")
 def all(xp, x, /, axis=None, keepdims=False):
-    r"""Whether all elements are true (not 0)."""
+    r"""Whether all elements are true (not 0).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.all([0.0, 2.0]), mg.all([[1.0, 2.0], [0.0, 2.0]], axis=1)
+        (Tensor(False), Tensor([ True, False]))
+    """
     return xp.all(x, axis=axis, keepdims=keepdims)

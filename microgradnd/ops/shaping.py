@@ -43,7 +43,14 @@ def _size(shape):
            (((1,),), {"shape": ()})),
 )  # fmt: skip
 def reshape(xp, x, /, shape):
-    r"""The same elements in another shape; one length may be -1."""
+    r"""The same elements in another shape; one length may be -1.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.reshape(x, (1, 3)), mg.tensor([1.0, 2.0, 3.0]))
+        >>> y, pull(10 * y)
+        (Tensor([[1., 2., 3.]]), (Tensor([10., 20., 30.]),))
+    """
     known = _size(n for n in shape if n != -1)
     unknown = shape.count(-1)
     fits = known == x.size if not unknown else known and x.size % known == 0
@@ -63,7 +70,14 @@ reshape.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
     cases=((((2, 3, 4),), {"axes": (2, 0, 1)}), (((2, 3),), {}), (((2, 3),), {"axes": (-1, 0)})),
 )
 def transpose(xp, x, /, axes=None):
-    r"""The axes in another order (reversed if none is given)."""
+    r"""The axes in another order (reversed if none is given).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(mg.transpose, mg.tensor([[1.0, 2.0]]))
+        >>> y.shape, pull(10 * y)
+        ((2, 1), (Tensor([[10., 20.]]),))
+    """
     return xp.transpose(x, axes)
 
 
@@ -84,7 +98,14 @@ transpose.vjp(x=lambda xp, g, axes: xp.transpose(g, _inverse(axes, g.ndim)))
     cases=((((2, 3, 4),), {"axis1": 0, "axis2": -1}),),
 )
 def swapaxes(xp, x, /, axis1, axis2):
-    r"""Two axes exchanged."""
+    r"""Two axes exchanged.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.swapaxes(x, 0, 1), mg.tensor([[1.0, 2.0]]))
+        >>> y.shape, pull(10 * y)
+        ((2, 1), (Tensor([[10., 20.]]),))
+    """
     return xp.swapaxes(x, axis1, axis2)
 
 
@@ -98,7 +119,14 @@ swapaxes.vjp(x=lambda xp, g, axis1, axis2: xp.swapaxes(g, axis1, axis2))
            (((2, 3, 4),), {"source": (0, 1), "destination": (2, 0)})),
 )  # fmt: skip
 def moveaxis(xp, x, /, source, destination):
-    r"""Some axes moved to other places, the rest keeping their order."""
+    r"""Some axes moved to other places, the rest keeping their order.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.moveaxis(x, 0, -1), mg.tensor([[[1.0], [2.0]]]))
+        >>> y.shape, pull(10 * y)[0].shape
+        ((2, 1, 1), (1, 2, 1))
+    """
     return xp.moveaxis(x, source, destination)
 
 
@@ -111,7 +139,14 @@ moveaxis.vjp(x=lambda xp, g, source, destination: xp.moveaxis(g, destination, so
     cases=((((2, 3),), {"axis": 1}), (((2, 3),), {"axis": (0, -1)})),
 )
 def expand_dims(xp, x, /, axis):
-    r"""New axes of length 1 at the given places."""
+    r"""New axes of length 1 at the given places.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.expand_dims(x, 0), mg.tensor([1.0, 2.0]))
+        >>> y, pull(10 * y)
+        (Tensor([[1., 2.]]), (Tensor([10., 20.]),))
+    """
     return xp.expand_dims(x, axis)
 
 
@@ -125,7 +160,14 @@ expand_dims.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
     cases=((((2, 1, 3, 1),), {}), (((2, 1, 3, 1),), {"axis": 1})),
 )
 def squeeze(xp, x, /, axis=None):
-    r"""Axes of length 1 taken away (all of them, or the given ones)."""
+    r"""Axes of length 1 taken away (all of them, or the given ones).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(mg.squeeze, mg.tensor([[1.0, 2.0]]))
+        >>> y, pull(10 * y)
+        (Tensor([1., 2.]), (Tensor([[10., 20.]]),))
+    """
     for a in () if axis is None else axis if isinstance(axis, tuple) else (axis,):
         if x.shape[on_axis(a, x.ndim)] != 1:
             raise ValueError(f"squeeze: axis {a} of shape {x.shape} has not the length 1")
@@ -142,7 +184,14 @@ squeeze.vjp(x=lambda xp, g, shapes: xp.reshape(g, shapes[0]))
     cases=((((3, 1),), {"shape": (2, 3, 4)}), (((),), {"shape": (3,)})),
 )
 def broadcast_to(xp, x, /, shape):
-    r"""The elements repeated along axes of length 1 and new axes, without a copy."""
+    r"""The elements repeated along axes of length 1 and new axes, without a copy.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(lambda x: mg.broadcast_to(x, (3,)), 2.0)
+        >>> y, pull(y)
+        (Tensor([2., 2., 2.]), (Tensor(6.),))
+    """
     try:
         return xp.broadcast_to(x, shape)
     except ValueError:
@@ -172,7 +221,15 @@ def _parts(g, shapes, axis):
     cases=((((2, 3), (1, 3)), {}), (((2, 1), (2, 2), (2, 0)), {"axis": -1})),
 )
 def concatenate(xp, /, *xs, axis=0):
-    r"""Arrays joined along an axis that they have."""
+    r"""Arrays joined along an axis that they have.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> a, b = mg.tensor([1.0, 2.0]), mg.tensor([3.0])
+        >>> y, pull = mg.vjp(lambda *xs: mg.concatenate(xs), a, b)
+        >>> y, pull(10 * y)
+        (Tensor([1., 2., 3.]), (Tensor([10., 20.]), Tensor([30.])))
+    """
     if not xs:
         raise ValueError("concatenate: at least one array is needed")
     return xp.concatenate(xs, axis=axis)
@@ -189,7 +246,15 @@ concatenate.vjp_all(
     cases=((((2, 3), (2, 3)), {}), (((2,), (2,)), {"axis": -1})),
 )
 def stack(xp, /, *xs, axis=0):
-    r"""Arrays of one shape joined along a new axis."""
+    r"""Arrays of one shape joined along a new axis.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.stack([[1.0, 2.0], [3.0, 4.0]], axis=1).tolist()
+        [[1.0, 3.0], [2.0, 4.0]]
+        >>> mg.grad(lambda x, y: mg.stack([x, y])[1], (0, 1))(1.0, 2.0)
+        (Tensor(0.), Tensor(1.))
+    """
     if not xs:
         raise ValueError("stack: at least one array is needed")
     return xp.stack(xs, axis=axis)
@@ -212,7 +277,16 @@ stack.vjp_all(
     cases=((((6, 2),), {"sections": 3}), (((2, 5),), {"sections": (1, 3), "axis": 1})),
 )  # fmt: skip
 def split(xp, x, /, sections, axis=0):
-    r"""A list of parts along an axis: equal ones, or cut at the given places."""
+    r"""A list of parts along an axis: equal ones, or cut at the given places.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 2.0, 3.0, 4.0])
+        >>> mg.split(x, 2)
+        [Tensor([1., 2.]), Tensor([3., 4.])]
+        >>> mg.grad(lambda x: mg.split(x, [1])[1].sum())(x)
+        Tensor([0., 1., 1., 1.])
+    """
     length = x.shape[on_axis(axis, x.ndim)]
     if isinstance(sections, int):
         if sections < 1 or length % sections:
@@ -240,7 +314,14 @@ split.vjp(x=lambda xp, g, axis: xp.concatenate(g, axis=axis))
     cases=((((2, 3),), {}), (((2, 3),), {"axis": 1}), (((2, 3),), {"axis": (0, 1)})),
 )
 def flip(xp, x, /, axis=None):
-    r"""The order of the elements turned around along the given axes (all by default)."""
+    r"""The order of the elements turned around along the given axes (all by default).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> y, pull = mg.vjp(mg.flip, mg.tensor([1.0, 2.0, 3.0]))
+        >>> y, pull(mg.tensor([1.0, 0.0, 0.0]))
+        (Tensor([3., 2., 1.]), (Tensor([0., 0., 1.]),))
+    """
     return xp.flip(x, axis=axis)
 
 
@@ -249,7 +330,13 @@ flip.vjp(x=lambda xp, g, axis: xp.flip(g, axis=axis))
 
 @primitive(numpy=np.copy, method="clone", cases=((((2, 3),), {}),), dtypes="fiub")
 def copy(xp, x, /):
-    r"""A copy in memory of its own, on the tape."""
+    r"""A copy in memory of its own, on the tape.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.copy)(2.0)
+        (Tensor(2.), Tensor(1.))
+    """
     return xp.copy(x)
 
 
