@@ -52,7 +52,7 @@ def refuse_takeover(op: Any) -> None:
         ValueError: If the name, NumPy's function, the method or the operator is taken.
     """
     ours = "microgradnd.ops."
-    if op.__module__.startswith(ours):
+    if (op.__module__ or "").startswith(ours):
         return
     taken = [REGISTRY.get(op.name), *(OVERRIDES.get(function) for function in op.numpy)]
     names = [name for name in (op.method, op.operator and f"__{op.operator}__") if name]

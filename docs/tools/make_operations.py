@@ -15,7 +15,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from textwrap import indent
+from textwrap import dedent, indent
 from types import ModuleType
 from typing import Any
 
@@ -54,10 +54,11 @@ def modules() -> dict[ModuleType, list[Any]]:
 
 def markdown(text: str) -> str:
     """A docstring as Markdown: sections as lists, mathematics as GitHub writes it."""
-    text = text.partition("\nExample:")[0].rstrip()
+    text, _, example = text.partition("\nExample:\n")
     text = re.sub(r":math:`([^`]*)`", r"$`\1`$", text)
     text = re.sub(r"^(Raises|Args|Returns|[A-Z][a-z ,]+):$", r"**\1**\n", text, flags=re.M)
-    return re.sub(r"^    (\w+): ", r"- `\1`: ", text, flags=re.M)
+    text = re.sub(r"^    (\w+): ", r"- `\1`: ", text.rstrip(), flags=re.M)
+    return text + (f"\n\n```python\n{dedent(example).strip()}\n```" if example else "")
 
 
 def number(value: Any) -> str:

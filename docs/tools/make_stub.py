@@ -142,7 +142,8 @@ def package() -> str:
             continue  # beside what they stand for, below
         if name in mg.REGISTRY or name in mg.COMPOSITES:
             params = joined(parameters(value), str)
-            functions.append(define(name, params, returns(value), docstring(value)))
+            summary = docstring(value).partition("\n\n")[0]
+            functions.append(define(name, params, returns(value), summary))
         elif isinstance(value, ModuleType):
             imports.setdefault(".", []).append(name)
         elif name in lazy:
