@@ -80,19 +80,21 @@ class Writable:
 
         self._write("x[index] = value", value, write, lambda: setitem(self, index, value))
 
+    def _is_plain(self, storage: Storage, value: Any) -> bool:
+        """Whether no gradient is in play: then memory is shared as in NumPy."""
+        return (
+            self._node is None
+            and not (storage.taped or getattr(value, "requires_grad", False))
+            and getrefcount(storage.version) == UNKEPT
+        )
+
     def _write(
         self, what: str, value: Any, write: Callable[[], Any], taped: Callable[[], Any]
     ) -> Any:
         """The one door for writing: into the array or, while recording, into a new one."""
-        storage = self._storage
-        shared = storage is not None and getrefcount(storage) > UNSHARED
-        plain = (  # constants share their memory as in NumPy
-            shared
-            and self._node is None
-            and not (storage.taped or getattr(value, "requires_grad", False))
-            and getrefcount(storage.version) == UNKEPT
-        )
-        if plain or not MODE.get().recording:
+        storage, recording = self._storage, MODE.get().recording
+        shared = recording and storage is not None and getrefcount(storage) > UNSHARED
+        if not recording or (shared and self._is_plain(storage, value)):
             write()
             if storage is not None:
                 storage.version[0] += 1

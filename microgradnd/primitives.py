@@ -26,7 +26,7 @@ from .modes import MODE
 from .operands import ERRORS, NUMBERS, PLAIN, admit, explain, mixed, place, unruled
 from .protocols import define_method, define_operator, refuse_takeover
 from .registry import OVERRIDES, REGISTRY
-from .signatures import MISSING, Signature, getter, public_signature
+from .signatures import MISSING, Signature, asked_by, getter, public_signature
 from .tape import Node, Tensor, pick_each, wrap
 
 
@@ -44,10 +44,9 @@ class Primitive:
         residuals: Names of what forward hands to the formulas besides its result.
         outputs: Whether forward gives a list of results.
         view: Whether the result may share memory with the first operand.
-        data: What tests and documentation need: `domain` and `kinks` for drawing operands,
-            `conventions` (gradients where they are a matter of choice), `cases` (operands and
-            attributes of what is not elementwise), `dtypes`, `reference`, `tolerance`,
-            `recordable`, `differentiable`; all of it is described in `microgradnd.testing`.
+        data: What tests and documentation need: `domain`, `kinks`, `conventions` (gradients where
+            they are a matter of choice), `cases` (data for what is not elementwise), `dtypes`,
+            `reference`, `tolerance`, `differentiable`; all described in `microgradnd.testing`.
     """
 
     def __init__(
@@ -79,6 +78,8 @@ class Primitive:
             front or residuals or outputs or view or self.rest or self.signature.optional
             or MISSING in self.defaults.values()
         )  # fmt: skip
+        plain_call = not (front or self.rest or MISSING in self.defaults.values())
+        self.needed = len(self.operands) - len(self.signature.optional) if plain_call else 1000
         self.plain = PLAIN if self.signature.optional else NUMBERS
         self.fast = _fast(self)
         self.numpy = numpy if isinstance(numpy, tuple) else (numpy,)
@@ -133,6 +134,7 @@ class Primitive:
         self.reads = {k: getter([pool.index(name) for name in v]) for k, v in reads.items()}
         deep = {k: sum((reads[n] for n in v if n in self.recomputed), v) for k, v in reads.items()}
         self.read_by = {self.operands.index(k): v for k, v in deep.items() if k in self.operands}
+        self.plans: dict[Any, Any] = {}
         self.rules = [
             (-1 if operand == "*" else self.operands.index(operand), formula, self.reads[operand])
             for operand, formula in formulas.items()
@@ -182,8 +184,10 @@ class Primitive:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Apply the primitive by its public signature."""
-        if self.simple and not kwargs and len(args) == len(self.operands):
-            return self.fast(*args)
+        if not kwargs and self.needed <= len(args) <= len(self.operands):
+            if self.simple:
+                return self.fast(*args)
+            return self.apply((*args, *[None] * (len(self.operands) - len(args))), self.defaults)
         if self.front is None:
             return self.bare(*args, **kwargs)
         operands, attrs = self.front(*args, **kwargs)
@@ -248,17 +252,14 @@ class Primitive:
                 values = (self.defaults if attrs is None else attrs).values()
                 shapes = [getattr(a, "shape", ()) for a in arrays] if self.keeps_shapes else None
                 kept = self.save((out, *fixed, *residuals, *values, shapes))
-            chosen = [operands[i] for i in self.kept_operands]
+            chosen = self.kept_operands
             if self.keeps_rest:
-                chosen += operands[n:]
+                chosen = [*chosen, *range(n, len(operands))]
             elif None in parents and len(self.rules) > 1:  # keep nothing for a constant's sake
-                asked = {
-                    name for i, _, _ in self.rules if parents[i] is not None
-                    for name in self.read_by[i]
-                }  # fmt: skip
-                kept = [v if k in asked else None for k, v in zip(self.needs, kept, strict=True)]
-                chosen = [operands[i] for i in self.kept_operands if self.operands[i] in asked]
-            for x in chosen:
+                asked, chosen = asked_by(self, tuple([parent is None for parent in parents]))
+                kept = [v if a else None for v, a in zip(kept, asked, strict=True)]
+            for i in chosen:
+                x = operands[i]
                 if isinstance(x, Tensor):
                     version = storage_of(x).version
                     guards.append((version, version[0]))

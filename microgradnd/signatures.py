@@ -102,3 +102,14 @@ def getter(places: list[int]) -> Callable[[Any], tuple[Any, ...]]:
         only = places[0]
         return lambda pool: (pool[only],)
     return operators.itemgetter(*places) if places else lambda pool: ()
+
+
+def asked_by(op: Any, constant: tuple[bool, ...]) -> tuple[list[bool], list[int]]:
+    """Say which of `op.needs`, and which operands, are read if some operands are constant."""
+    if constant not in op.plans:
+        read = {name for i, _, _ in op.rules if not constant[i] for name in op.read_by[i]}
+        op.plans[constant] = (
+            [name in read for name in op.needs],
+            [i for i in op.kept_operands if op.operands[i] in read],
+        )
+    return op.plans[constant]

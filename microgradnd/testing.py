@@ -4,6 +4,18 @@
 1e-11, and looks at everything else that can be wrong with them; `gradgradcheck` does so with the
 gradient itself. `check_primitive` runs all that a primitive must hold to, your own included.
 `operands`, `layouts` and `axes` are hypothesis strategies; nothing else here needs hypothesis.
+
+What a primitive declares for this, beside its formulas:
+
+- `domain`: where operands are drawn, `(low, high)` or a dict of these by operand (`"mask"` for
+  booleans); `kinks`, `kinks_second`: points that differences of first, second order stay away from;
+- `cases`: `(operands, attributes)` of what is not elementwise: an operand is a shape (random floats
+  of the domain), or a list or number taken as it is; `kind="reduction"` draws axes besides;
+- `conventions`: `(case, operands, attributes, gradients of the sum)`, a None is not checked;
+- `dtypes`: the kinds it takes (`"f"`, `"fiub"`); `variants`: attributes to test with as well;
+- `reference`: an independent function of NumPy arrays, where no NumPy function is named;
+  `tolerance`: in units in the last place; `differentiable=False`: a float result without gradient;
+- `recordable=False` with `why`: the result's shape depends on values.
 """
 
 from __future__ import annotations

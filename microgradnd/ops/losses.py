@@ -321,7 +321,10 @@ def _cross_entropy_slope(
 ):
     p = _targets(xp, target, log_p, weight, ignore_index, label_smoothing)
     axis = 1 if log_p.ndim > 1 else 0
-    softmax = xp.exp(log_p) * xp.sum(p, axis=axis, keepdims=True)
+    softmax = xp.exp(log_p)
+    whole = isinstance(share, float) and target.size > 1 and share == 1.0 / target.size
+    if not (whole and _ids(target) and weight is None):  # else each row of p sums to 1
+        softmax = softmax * xp.sum(p, axis=axis, keepdims=True)
     return _per_example(xp, g, share, axis, reduction) * (softmax - p)
 
 
