@@ -8,12 +8,12 @@ from typing import Any
 from ..primitives import primitive
 
 
-def _reduced(xp, values, reduction, weights=None):
+def _reduced(xp, values, reduction):
     if reduction == "none":
         return values
     if reduction == "sum":
         return xp.sum(values)
-    return xp.mean(values) if weights is None else xp.sum(values) / xp.sum(weights)
+    return xp.mean(values)
 
 
 def _check(name, x, target, reduction):

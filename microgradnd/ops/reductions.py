@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from ..backend.namespace import LARGEST
 from ..primitives import primitive
-
-MAX = {2: 65504.0, 4: 3.4028234663852886e38, 8: 1.7976931348623157e308}
 
 #: Operands and attributes for the generated tests of every reduction over one or several axes.
 CASES: Any = (
@@ -320,7 +320,7 @@ norm.vjp(x=lambda xp, g, out, x, axis: spread(xp, _over_or_zero(xp, g, out), x.s
 
 def shifted(xp, x, m):
     """:math:`x - m`, never above 0, and 0 at the maximum even if that is infinite."""
-    return xp.minimum(x - xp.minimum(m, MAX.get(x.dtype.itemsize, 65504.0)), 0.0)
+    return xp.minimum(x - xp.minimum(m, LARGEST.get(x.dtype.char, math.inf)), 0.0)
 
 
 @primitive(
