@@ -41,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "BackendError",
+    "CheckpointError",
     "Generator",
     "Primitive",
     "Tensor",
@@ -49,6 +50,7 @@ __all__ = [
     "asarray",
     "backend",
     "checkpoint",
+    "data",
     "detect_anomaly",
     "enable_grad",
     "eye",
@@ -64,17 +66,22 @@ __all__ = [
     "jacobian",
     "jvp",
     "linspace",
+    "load",
     "manual_seed",
+    "nn",
     "no_grad",
     "ones",
     "ones_like",
     "ops",
+    "optim",
     "primitive",
     "random",
+    "save",
     "set_default_dtype",
     "tensor",
     "testing",
     "trace",
+    "train",
     "value_and_grad",
     "vjp",
     "zeros",
@@ -85,15 +92,22 @@ __all__ += sorted(_OPERATIONS)
 
 globals().update(_OPERATIONS)
 
-_LAZY = {"trace": "tracing", "detect_anomaly": "tracing"}
+_MODULES = ("data", "nn", "optim", "testing", "train")
+_LAZY = {
+    "CheckpointError": "io",
+    "detect_anomaly": "tracing",
+    "load": "io",
+    "save": "io",
+    "trace": "tracing",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what costs time only when it is asked for."""
     from importlib import import_module
 
-    if name == "testing":
-        return import_module(".testing", __name__)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ REFLECTED = frozenset(
 
 
 def composite(
-    *, numpy: Any = None, method: bool = False, operands: int = 1
+    *, numpy: Any = None, method: bool = False, operands: int = 1, **data: Any
 ) -> Callable[..., Any]:
     """Register a function made of primitives: a public name, and NumPy's function or a method.
 
@@ -35,6 +35,7 @@ def composite(
             ]
             return function(*tensors, *args[operands:], **kwargs)
 
+        run.data = data  # type: ignore[attr-defined]
         COMPOSITES[function.__name__] = run
         if numpy is not None:
             OVERRIDES[numpy] = run

@@ -54,6 +54,10 @@ class Backend:
         """Say whether two own arrays may overlap in memory (their bounds are compared)."""
         raise NotImplementedError
 
+    def aligned(self, n: int, dtype: Any, alignment: int) -> Any:
+        """Give n zeros that begin at a multiple of `alignment` bytes."""
+        return self.xp.zeros((n,), dtype=dtype)  # what a device allocates is aligned to 256 bytes
+
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done; report faults found on the device."""
 

@@ -221,6 +221,12 @@ class NumpyBackend(Backend):
     def shares_memory(self, x: np.ndarray, y: np.ndarray) -> bool:
         return np.may_share_memory(x, y)
 
+    def aligned(self, n: int, dtype: Any, alignment: int) -> np.ndarray:
+        dtype = np.dtype(dtype)
+        space = np.zeros(n + alignment // dtype.itemsize, dtype)
+        skip = -space.ctypes.data % alignment // dtype.itemsize
+        return space[skip : skip + n]
+
     def bits(self, key: tuple[int, int], counter: int, n: int) -> np.ndarray:
         # NumPy's generator steps its block counter before the first block: start one block early.
         skip = counter % 4

@@ -33,6 +33,7 @@ def at(point, gradient, case=None, **attrs):
 
 
 @primitive(
+    module=None,
     residuals=("winner",),
     method=True,
     cases=(
@@ -109,7 +110,7 @@ def _to_winner(xp, g, winner, pieces, axis):
 maxout.vjp(x=_to_winner)
 
 
-@composite()
+@composite(module="MFM")
 def mfm(x, axis=-1):
     r"""Max-feature-map: the larger of the two halves along an axis (strided groups of two).
 
@@ -134,6 +135,7 @@ def mfm(x, axis=-1):
 
 
 @primitive(
+    module="ReLU",
     elementwise=True,
     method=True,
     kinks=(0,),
@@ -153,7 +155,7 @@ def relu(xp, x, /):
 relu.vjp(x=lambda g, out: g * (out > 0))
 
 
-@primitive(elementwise=True, kinks=(0, 6), conventions=(at(0, 0), at(6, 0)))
+@primitive(module="ReLU6", elementwise=True, kinks=(0, 6), conventions=(at(0, 0), at(6, 0)))
 def relu6(xp, x, /):
     r"""Relu held below 6, :math:`\min(\max(x, 0), 6)`; its slope at 0 and at 6 is taken as 0.
 
@@ -169,6 +171,7 @@ relu6.vjp(x=lambda g, out: g * ((out > 0) & (out < 6)))
 
 
 @primitive(
+    module="LeakyReLU",
     elementwise=True,
     kinks=(0,),
     conventions=(at(0, 0.01), at(0, 0.3, "at 0, slope 0.3", negative_slope=0.3)),
@@ -190,6 +193,7 @@ leaky_relu.vjp(x=lambda xp, g, x, negative_slope: xp.where(x > 0, g, g * negativ
 
 
 @primitive(
+    module=None,
     elementwise=True,
     kinks={"x": (0,)},
     conventions=(("at 0, slope 0.25", ([0.0], [0.25]), {}, ([0.25], [0.0])),),
@@ -223,7 +227,7 @@ def _rrelu_arguments(x, lower=1 / 8, upper=1 / 3, training=False, generator=None
     return (x, slope), {}
 
 
-@primitive(elementwise=True, kinks={"x": (0,)}, front=_rrelu_arguments,
+@primitive(module="RReLU", elementwise=True, kinks={"x": (0,)}, front=_rrelu_arguments,
            domain={"x": (-3, 3), "slope": (0.1, 0.4)},
            conventions=(("at 0, slope 0.25", ([0.0], [0.25]), {}, ([0.25], None)),),
            reference=lambda x, slope: np.maximum(x, 0.0) + slope * np.minimum(x, 0.0))
@@ -245,6 +249,7 @@ rrelu.vjp(x=lambda xp, g, x, slope: xp.where(x > 0, g, g * slope))
 
 
 @primitive(
+    module="ELU",
     elementwise=True,
     kinks=(0,),
     conventions=(at(0, 1), at(0, 0.5, "at 0, alpha 0.5", alpha=0.5)),
@@ -269,7 +274,7 @@ elu.vjp(
 )
 
 
-@primitive(elementwise=True, kinks=(0,), conventions=(at(0, 1),))
+@primitive(module="CELU", elementwise=True, kinks=(0,), conventions=(at(0, 1),))
 def celu(xp, x, /, alpha=1.0):
     r"""Continuously differentiable elu: :math:`\max(x, 0) + \min(\alpha(e^{x/\alpha} - 1), 0)`.
 
@@ -290,7 +295,7 @@ celu.vjp(
 )
 
 
-@primitive(elementwise=True, kinks=(0,), conventions=(at(0, SELU_SCALE * SELU_ALPHA),))
+@primitive(module="SELU", elementwise=True, kinks=(0,), conventions=(at(0, SELU_SCALE * SELU_ALPHA),))
 def selu(xp, x, /):
     r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, with fixed point mean 0, variance 1.
 
@@ -352,7 +357,7 @@ def sigmoid(xp, x, /):
 sigmoid.vjp(x=lambda g, out: g * out * (1.0 - out))
 
 
-@primitive(elementwise=True, kinks=(-3, 3), conventions=(at(-3, 0), at(3, 0)))
+@primitive(module="Hardsigmoid", elementwise=True, kinks=(-3, 3), conventions=(at(-3, 0), at(3, 0)))
 def hard_sigmoid(xp, x, /):
     r"""A piecewise linear sigmoid, :math:`\mathrm{relu6}(x + 3) / 6`.
 
@@ -402,6 +407,7 @@ tanh.vjp(x=lambda g, out: g * (1.0 - out * out))
 
 
 @primitive(
+    module="Hardtanh",
     elementwise=True,
     kinks=(-1, 1),
     conventions=(at(-1, 0), at(1, 0)),
@@ -548,7 +554,7 @@ def _squareplus_slope(xp, x, b):
 # ----------------------------------------------------------------------------- smooth gates
 
 
-@primitive(elementwise=True, method=True, conventions=(at(-math.inf, 0, "at -inf"),))
+@primitive(module="SiLU", elementwise=True, method=True, conventions=(at(-math.inf, 0, "at -inf"),))
 def silu(xp, x, /):
     r"""Sigmoid-weighted linear unit (swish), :math:`x\,\sigma(x)`.
 
@@ -573,6 +579,7 @@ silu.vjp(x=lambda xp, g, x: g * _silu_slope(xp, x))
 
 
 @primitive(
+    module="Hardswish",
     elementwise=True,
     kinks=(-3, 3),
     conventions=(at(-3, 0), at(3, 1)),
@@ -631,7 +638,7 @@ def _gelu(xp, x, approximate):
     return x * (0.5 * xp.erfc(-SQRT_HALF * x))
 
 
-@primitive(elementwise=True, conventions=(at(-math.inf, 0, "at -inf"),),
+@primitive(module="GELU", elementwise=True, conventions=(at(-math.inf, 0, "at -inf"),),
            variants=({"approximate": "none"}, {"approximate": "tanh"}),
            tolerance=512)  # below 1e-60, where the exponent magnifies the rounding of what goes in
 def gelu(xp, x, /, approximate="none"):
@@ -732,7 +739,7 @@ def softmin(x, axis=-1):
     return softmax(-x, axis=axis)
 
 
-@composite()
+@composite(module="CReLU")
 def crelu(x, axis=-1):
     r"""Relu of the operand and of its negative, side by side; composed.
 
@@ -747,7 +754,7 @@ def crelu(x, axis=-1):
     return concatenate([relu(x), relu(-x)], axis=axis)
 
 
-@composite()
+@composite(module="GLU")
 def glu(x, axis=-1):
     r"""Gated linear unit, :math:`a\,\sigma(b)` of the two halves along an axis; composed.
 

@@ -41,7 +41,7 @@ PAIRS: Any = (
 )
 
 
-@primitive(cases=PAIRS)
+@primitive(module="MSELoss", cases=PAIRS)
 def mse(xp, x, target, /, reduction="mean"):
     r"""The squared error, :math:`(x - t)^2`, reduced.
 
@@ -63,7 +63,7 @@ mse.vjp(
 )
 
 
-@primitive(cases=PAIRS, conventions=(("l1 at 0", ([0.0], [0.0]), {}, ([0.0], [0.0])),))
+@primitive(module="L1Loss", cases=PAIRS, conventions=(("l1 at 0", ([0.0], [0.0]), {}, ([0.0], [0.0])),))
 def l1(xp, x, target, /, reduction="mean"):
     r"""The absolute error, :math:`|x - t|`, reduced; its slope at 0 is 0.
 
@@ -89,6 +89,7 @@ HUBER = ([0.25, -2.5, 1.75, 0.125], [0.5, -0.25, -0.5, 0.75])  # two within 1, t
 
 
 @primitive(
+    module="HuberLoss",
     cases=(
         (((3, 2), (3, 2)), {"delta": 7.0}),
         (HUBER, {}),
@@ -123,7 +124,7 @@ huber.vjp(
 )
 
 
-@primitive(cases=PAIRS, domain={"x": (-3, 3), "target": (0.1, 0.9), "pos_weight": (0.5, 2)})
+@primitive(module="BCEWithLogitsLoss", cases=PAIRS, domain={"x": (-3, 3), "target": (0.1, 0.9), "pos_weight": (0.5, 2)})
 def binary_cross_entropy_with_logits(xp, x, target, pos_weight=None, /, reduction="mean"):
     r"""Cross-entropy of a sigmoid, :math:`-w\,t\ln\sigma(x) - (1 - t)\ln(1 - \sigma(x))`, reduced.
 
@@ -278,6 +279,7 @@ def _cross(xp, name, log_p, target, weight, ignore_index, reduction, smoothing):
 
 
 @primitive(
+    module="CrossEntropyLoss",
     residuals=("log_p", "share"),
     cases=CLASS_CASES,
     domain={"x": (-3, 3), "target": (0.1, 0.9), "weight": (0.5, 2)},
@@ -339,6 +341,7 @@ cross_entropy.vjp(x=_cross_entropy_slope, target=_cross_entropy_target_slope)
 
 
 @primitive(
+    module="NLLLoss",
     residuals=("share",),
     cases=(
         (((3, 4), [1, 0, 3]), {}),

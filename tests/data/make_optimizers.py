@@ -55,24 +55,24 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.01, "momentum": 0.9}),
     ("SGD", {"lr": 0.01, "momentum": 0.9, "dampening": 0.5}),
     ("SGD", {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
-    ("SGD", {"lr": 0.1, "weight_decay": 0.1}),
-    ("SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1, "nesterov": True}),
-    ("SGD", {"lr": 0.01, "momentum": 0.9, "dampening": 0.25, "weight_decay": 0.1}),
+    ("SGD", {"lr": 0.1, "weight_decay": 0.11}),
+    ("SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.11, "nesterov": True}),
+    ("SGD", {"lr": 0.01, "momentum": 0.9, "dampening": 0.25, "weight_decay": 0.11}),
     ("Adagrad", {}),
     ("Adagrad", {"lr": 0.1, "lr_decay": 0.1}),
-    ("Adagrad", {"lr": 0.1, "weight_decay": 0.1}),
+    ("Adagrad", {"lr": 0.1, "weight_decay": 0.11}),
     ("Adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5}),
     ("RMSprop", {}),
     ("RMSprop", {"momentum": 0.9, "lr": 0.001}),
     ("RMSprop", {"centered": True}),
-    ("RMSprop", {"weight_decay": 0.1}),
-    ("RMSprop", {"lr": 0.001, "momentum": 0.5, "centered": True, "weight_decay": 0.1}),
+    ("RMSprop", {"weight_decay": 0.11}),
+    ("RMSprop", {"lr": 0.001, "momentum": 0.5, "centered": True, "weight_decay": 0.11}),
     ("Adam", {}),
     ("Adam", {"lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-3}),
-    ("Adam", {"lr": 0.01, "weight_decay": 0.1}),
+    ("Adam", {"lr": 0.01, "weight_decay": 0.11}),
     ("Adam", {"lr": 0.01, "amsgrad": True}),
     ("AdamW", {}),
-    ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.11}),
     ("AdamW", {"lr": 0.01, "amsgrad": True}),
 ]
 #: Rates that change on the way, as schedulers do it.
@@ -122,10 +122,14 @@ def run(
     for step, row in enumerate(gradients, 1):
         if step in rates:
             optimizer.param_groups[0]["lr"] = rates[step]
-        for p, g in zip(params, row, strict=True):
+        for i, (p, g) in enumerate(zip(params, row, strict=True)):
             p.requires_grad_(g != "frozen")
             missing = g is None or g == "frozen"
             p.grad = None if missing else torch.tensor(g, dtype=torch.float32) / SCALE
+            if p.grad is not None and name != "AdamW":
+                # Divided by their own root, terms that cancel leave the direction to rounding.
+                decay = optimizer.param_groups[i > 2]["weight_decay"]
+                assert decay == 0 or (p.grad + decay * p).abs().min() > 1e-5
         optimizer.step()
         if step in STORED:
             after[step] = [plain(p) for p in params]

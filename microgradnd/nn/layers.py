@@ -1,0 +1,367 @@
+"""Layers with parameters or a state; what has neither is generated from the registry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..functions import full, ones, zeros
+from ..modes import no_grad
+from ..registry import REGISTRY
+from ..tape import Tensor
+from . import functional as F
+from . import init
+from .module import Module, Parameter
+
+
+def _empty(*shape: int, dtype: Any = None) -> Parameter:
+    return Parameter(zeros(shape, dtype))
+
+
+def _sizes(where: str, **sizes: Any) -> None:
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"{where}: {name} must be a positive integer, got {size!r}")
+
+
+class Identity(Module):
+    """Gives its input; takes and ignores any arguments."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def forward(self, x: Any) -> Any:
+        """Give the input."""
+        return x
+
+
+class Linear(Module):
+    r"""The affine map of the last axis, :math:`x W^T + b`: (..., in) becomes (..., out).
+
+    Args:
+        in_features: The size of the last axis.
+        out_features: The size that it gets.
+        bias: Whether there is a bias b.
+        dtype: Of the parameters; the default dtype if None.
+
+    The weight, (out, in), and the bias, (out,), are drawn from U(-k, k), k = 1 / sqrt(in), as
+    PyTorch's are.
+
+    Raises:
+        ValueError: If a size is not positive or, when called, the last axis has another size.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: Any = None):
+        _sizes("Linear", in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = _empty(out_features, in_features, dtype=dtype)
+        self.bias = _empty(out_features, dtype=dtype) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5.0))
+        if self.bias is not None:
+            bound = 1.0 / math.sqrt(self.in_features)
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Any) -> Any:
+        """Apply the map."""
+        if np.shape(x)[-1:] != (self.in_features,):
+            raise ValueError(
+                f"Linear(in_features={self.in_features}, out_features={self.out_features}) got an "
+                f"input of shape {np.shape(x)}; its last axis must be {self.in_features}"
+            )
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Give the sizes."""
+        bias = self.bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
+
+
+class Maxout(Module):
+    r"""A layer that learns its activation: :math:`y_j = \max_{p < k} (x W^T + b)_{jk + p}`.
+
+    Each of the `out_features` units is the largest of `pieces` linear functions of the input, so
+    a convex function of as many pieces; for each example only the winning piece is trained.
+    With two pieces of which one stays 0, a unit is a ReLU.
+
+    Args:
+        in_features: The size of the last axis.
+        out_features: The number of units, the size that it gets.
+        pieces: Linear functions in a unit.
+        bias: Whether there is a bias.
+        dtype: Of the parameters; the default dtype if None.
+
+    The weight, (out * pieces, in), is drawn by `init.maxout_he_`, the bias, (out * pieces,), is 0.
+
+    Source: Goodfellow et al., Maxout networks (ICML 2013).
+
+    Raises:
+        ValueError: If a size is not positive or, when called, the last axis has another size.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> unit = mg.nn.Maxout(1, 1, pieces=2)
+        >>> with mg.no_grad():
+        ...     _ = unit.weight.assign_([[1.0], [-1.0]])
+        >>> unit(mg.tensor([[-3.0], [2.0]]))  # |x|, the largest of x and -x
+        Tensor([[3.],
+                [2.]], op=maxout)
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, pieces: int, bias: bool = True, dtype: Any = None
+    ):
+        _sizes("Maxout", in_features=in_features, out_features=out_features, pieces=pieces)
+        self.in_features, self.out_features, self.pieces = in_features, out_features, pieces
+        self.weight = _empty(out_features * pieces, in_features, dtype=dtype)
+        self.bias = _empty(out_features * pieces, dtype=dtype) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        init.maxout_he_(self.weight, self.pieces)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, x: Any) -> Any:
+        """Apply the pieces and take the largest of each unit."""
+        if np.shape(x)[-1:] != (self.in_features,):
+            raise ValueError(
+                f"Maxout(in_features={self.in_features}, out_features={self.out_features}, "
+                f"pieces={self.pieces}) got an input of shape {np.shape(x)}; its last axis must be "
+                f"{self.in_features}"
+            )
+        return REGISTRY["maxout"](F.linear(x, self.weight, self.bias), self.pieces)
+
+    def extra_repr(self) -> str:
+        """Give the sizes."""
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{sizes}, pieces={self.pieces}, bias={self.bias is not None}"
+
+
+class PReLU(Module):
+    r"""Parametric ReLU: :math:`x` if :math:`x > 0`, else :math:`a x`, with a learned slope a.
+
+    Args:
+        num_parameters: 1 slope for all, or one per channel (axis 1).
+        init: The slope to begin with.
+        dtype: Of the slope; the default dtype if None.
+
+    Do not decay this weight: that would pull the unit towards ReLU.
+
+    Source: He et al., Delving deep into rectifiers (ICCV 2015).
+    """
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, dtype: Any = None):
+        _sizes("PReLU", num_parameters=num_parameters)
+        self.num_parameters = num_parameters
+        self.weight = Parameter(full((num_parameters,), init, dtype or zeros(()).dtype))
+
+    def forward(self, x: Any) -> Any:
+        """Apply the activation."""
+        slope, channels = self.weight, self.num_parameters
+        if channels > 1:
+            shape = np.shape(x)
+            if len(shape) < 2 or shape[1] != channels:
+                raise ValueError(f"PReLU({channels}): axis 1 of the input must be {channels}, got "
+                                 f"an input of shape {shape}")  # fmt: skip
+            if len(shape) > 2:
+                slope = slope.reshape((channels,) + (1,) * (len(shape) - 2))
+        return REGISTRY["prelu"](x, slope)
+
+    def extra_repr(self) -> str:
+        """Give the number of slopes."""
+        return f"num_parameters={self.num_parameters}"
+
+
+class Dropout(Module):
+    r"""In training sets each element to 0 with probability p and divides the others by 1 - p.
+
+    Args:
+        p: The probability.
+
+    The masks come from the default generator and are the same on every backend.
+
+    Raises:
+        ValueError: If p is outside [0, 1].
+    """
+
+    def __init__(self, p: float = 0.5):
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"Dropout: p must be in [0, 1], got {p}")
+        self.p = p
+
+    def forward(self, x: Any) -> Any:
+        """Drop, in training."""
+        return F.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        """Give the probability."""
+        return f"p={self.p}"
+
+
+class BatchNorm1d(Module):
+    r"""Standardizes each channel over the batch, then scales and shifts: (N, C) or (N, C, L).
+
+    Args:
+        num_features: C.
+        eps: Added to the variance.
+        momentum: How far the running statistics move towards the batch's; None for their mean.
+        affine: Whether scale and shift are learned.
+        track_running_stats: Whether evaluation uses running statistics, else the batch's.
+        dtype: Of parameters and buffers; the default dtype if None.
+
+    Source: Ioffe and Szegedy, Batch normalization (ICML 2015).
+
+    Raises:
+        ValueError: If the input does not fit, or has one value per channel in training.
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+        affine: bool = True, track_running_stats: bool = True, dtype: Any = None,
+    ):  # fmt: skip
+        _sizes("BatchNorm1d", num_features=num_features)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(ones(num_features, dtype)) if affine else None
+        self.bias = _empty(num_features, dtype=dtype) if affine else None
+        track = track_running_stats
+        self.register_buffer("running_mean", zeros(num_features, dtype) if track else None)
+        self.register_buffer("running_var", ones(num_features, dtype) if track else None)
+        self.register_buffer("num_batches_tracked", zeros((), "int64") if track else None)
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def forward(self, x: Any) -> Any:
+        """Standardize, and track in training."""
+        if x.ndim not in (2, 3) or x.shape[1] != self.num_features:
+            raise ValueError(f"BatchNorm1d({self.num_features}): (N, {self.num_features}) or (N, "
+                             f"{self.num_features}, L) is wanted, got {x.shape}")  # fmt: skip
+        momentum: Any = self.momentum
+        if self.training and self.num_batches_tracked is not None and x.size > self.num_features:
+            with no_grad():
+                self.num_batches_tracked += 1
+                if momentum is None:
+                    momentum = (1.0 / self.num_batches_tracked).astype(x.dtype)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                            self.training, momentum, self.eps)  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """Give the options."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class LayerNorm(Module):
+    r"""Standardizes the last axes of each example, then scales and shifts.
+
+    Args:
+        normalized_shape: The sizes of the last axes, or of the last one.
+        eps: Added to the variance.
+        elementwise_affine: Whether scale and shift are learned.
+        bias: Whether there is a shift.
+        dtype: Of the parameters; the default dtype if None.
+
+    Source: Ba et al., Layer normalization (2016).
+
+    Raises:
+        ValueError: If the last axes of the input have other sizes.
+    """
+
+    def __init__(
+        self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5,
+        elementwise_affine: bool = True, bias: bool = True, dtype: Any = None,
+    ):  # fmt: skip
+        shape = normalized_shape
+        self.normalized_shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        affine = elementwise_affine
+        self.weight = Parameter(ones(self.normalized_shape, dtype)) if affine else None
+        self.bias = _empty(*self.normalized_shape, dtype=dtype) if affine and bias else None
+
+    def forward(self, x: Any) -> Any:
+        """Standardize."""
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Give the options."""
+        affine = self.elementwise_affine
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}"
+
+
+class Embedding(Module):
+    """A table of vectors: ids (...) become (..., embedding_dim).
+
+    Args:
+        num_embeddings: The number of rows, n.
+        embedding_dim: The length of a row.
+        padding_idx: A row that begins as 0 and gets no gradient.
+        dtype: Of the table; the default dtype if None.
+
+    Rows are drawn from N(0, 1).
+
+    Raises:
+        IndexError: If an id is outside 0..n-1 (or `padding_idx` is).
+    """
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
+        dtype: Any = None,
+    ):  # fmt: skip
+        _sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise IndexError(f"Embedding: padding_idx {padding_idx} for {num_embeddings} rows")
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.weight = _empty(num_embeddings, embedding_dim, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            with no_grad():
+                self.weight[self.padding_idx] = 0.0
+
+    def forward(self, ids: Any) -> Any:
+        """Look the rows up."""
+        return F.embedding(ids, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        """Give the sizes."""
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+class Flatten(Module):
+    """Makes one axis of several neighbours, by default of all but the first.
+
+    Args:
+        start_dim: The first of them.
+        end_dim: The last of them.
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Any) -> Any:
+        """Reshape."""
+        first, last = (d % x.ndim for d in (self.start_dim, self.end_dim))
+        if first > last:
+            raise ValueError(f"Flatten({self.start_dim}, {self.end_dim}): no axes in {x.shape}")
+        middle = math.prod(x.shape[first : last + 1])
+        return x.reshape((*x.shape[:first], middle, *x.shape[last + 1 :]))
+
+    def extra_repr(self) -> str:
+        """Give the axes."""
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

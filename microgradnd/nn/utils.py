@@ -1,0 +1,129 @@
+"""Gradients and weights held in bounds, and parameters as one vector; nothing synchronizes here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from ..modes import no_grad
+from ..registry import REGISTRY
+from ..tape import Tensor, wrap
+
+
+def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [parameters] if isinstance(parameters, Tensor) else list(parameters)
+
+
+def _scale(grad: Tensor, factor: Any) -> None:
+    """Multiply a gradient in its own memory."""
+    grad._array[...] = grad._array * factor
+
+
+@no_grad
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> Tensor:  # fmt: skip
+    r"""Scale all gradients by :math:`\min(1, c / (\|g\| + 10^{-6}))`, g being all of them together.
+
+    Args:
+        parameters: Tensors; those without a gradient are left out.
+        max_norm: The bound c.
+        norm_type: 1, 2, ... or infinity.
+        error_if_nonfinite: Raise if the norm is NaN or infinite; this reads it from the device.
+
+    Returns:
+        The norm before, a 0-d tensor.
+
+    Raises:
+        ValueError: If `max_norm` is negative or NaN.
+        FloatingPointError: If the norm is not finite and that was asked for; nothing was changed.
+
+    Source: Pascanu et al., On the difficulty of training recurrent neural networks (ICML 2013).
+    """
+    if not max_norm >= 0.0:
+        raise ValueError(f"clip_grad_norm_: max_norm must not be negative, got {max_norm}")
+    grads = [p.grad for p in _listed(parameters) if p.grad is not None]
+    if not grads:
+        return wrap(REGISTRY["sum"]([])._array)
+    xp = grads[0].backend.xp
+    flat = [xp.absolute(xp.reshape(g._array, (-1,))) for g in grads]
+    if norm_type == math.inf:
+        norm = xp.max(xp.stack([xp.max(f) for f in flat]))
+    elif norm_type == 2.0:
+        norm = xp.sqrt(xp.sum(xp.stack([xp.sum(f * f) for f in flat])))
+    else:
+        norm = xp.sum(xp.stack([xp.sum(f**norm_type) for f in flat])) ** (1.0 / norm_type)
+    total = wrap(grads[0].backend.asarray(norm))
+    if error_if_nonfinite and not math.isfinite(total.item()):
+        raise FloatingPointError(f"clip_grad_norm_: the norm of the gradients is {total.item()}")
+    factor = xp.minimum(max_norm / (total._array + 1e-6), 1.0)
+    for grad in grads:
+        _scale(grad, xp.astype(factor, grad.dtype))
+    return total
+
+
+@no_grad
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    r"""Hold every element of every gradient in :math:`[-c, c]`.
+
+    Raises:
+        ValueError: If `clip_value` is negative or NaN.
+    """
+    if not clip_value >= 0.0:
+        raise ValueError(f"clip_grad_value_: clip_value must not be negative, got {clip_value}")
+    for p in _listed(parameters):
+        if p.grad is not None:
+            p.grad._array[...] = p.grad.backend.xp.clip(p.grad._array, -clip_value, clip_value)
+
+
+@no_grad
+def max_norm_(weight: Tensor, max_norm: float, axis: int = 1) -> Tensor:
+    r"""Scale each unit's incoming weights down to a norm of at most c; gives the weight.
+
+    Args:
+        weight: A weight (out, in).
+        max_norm: The bound c.
+        axis: Over which the norm is taken: 1, a row, for weights (out, in).
+
+    Source: Srebro and Shraibman (2005), as used by Goodfellow et al., Maxout networks (ICML 2013).
+
+    Raises:
+        ValueError: If `max_norm` is not positive.
+    """
+    if not max_norm > 0.0:
+        raise ValueError(f"max_norm_: max_norm must be positive, got {max_norm}")
+    norm = REGISTRY["norm"](weight, axis=axis, keepdims=True)
+    factor = REGISTRY["minimum"](max_norm / REGISTRY["maximum"](norm, max_norm), 1.0)
+    weight *= factor
+    return weight
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """Give all parameters as one vector, on the tape.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    parts = [p.reshape(-1) for p in _listed(parameters)]
+    if not parts:
+        raise ValueError("parameters_to_vector: there are no parameters")
+    return REGISTRY["concatenate"](parts)
+
+
+@no_grad
+def vector_to_parameters(vector: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Write a vector back into the parameters that it was made of.
+
+    Raises:
+        ValueError: If it has another length; nothing was changed.
+    """
+    tensors = _listed(parameters)
+    total = sum(p.size for p in tensors)
+    if vector.shape != (total,):
+        raise ValueError(f"vector_to_parameters: ({total},) is wanted, got {vector.shape}")
+    start = 0
+    for p in tensors:
+        p.assign_(vector[start : start + p.size].reshape(p.shape))
+        start += p.size
