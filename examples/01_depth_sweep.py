@@ -1,0 +1,71 @@
+"""A bad result is first looked for on the training set: deeper sigmoid networks fit it worse.
+
+Networks of 1 to 10 hidden layers learn handwritten digits. With sigmoid, from some depth on they
+are bad on the test, and just as bad on the examples that they were trained on: that is no
+overfitting. With ReLU the same depth is learned.
+"""
+
+import lesson
+import microgradnd as mg
+
+SIGMOID = (1, 2, 3, 4, 5, 7, 10)
+RELU = (1, 3, 5, 10)
+RATE = {"sigmoid": 0.5, "relu": 0.05}
+
+
+def measure(seed):
+    """Give the accuracies per epoch, `{(activation, depth): (train, test)}`."""
+    x, y, tx, ty = lesson.digits(seed)
+    found = {}
+    for activation, depths in (("sigmoid", SIGMOID), ("relu", RELU)):
+        for depth in depths:
+            model = lesson.network(depth, activation)
+            optimizer = mg.optim.SGD(model.parameters(), lr=RATE[activation])
+            history = lesson.train(model, optimizer, (x, y), test=(tx, ty))
+            final = lesson.accuracy(model, x, y), lesson.accuracy(model, tx, ty)
+            found[activation, depth] = final, history["accuracy"], history["val_accuracy"]
+    return found
+
+
+def report(found):
+    """Print the accuracies and what to say of them."""
+    rows = []
+    for (activation, depth), ((train, test), *_) in found.items():
+        good = train > 0.9
+        verdict = "fits" if good else "bad on the training set: not overfitting"
+        rows.append((activation, depth, train, test, verdict))
+    lesson.table(("activation", "layers", "train", "test", "verdict"), rows)
+    return {f"{a} {d}: {side}": round(found[a, d][0][side == "test"], 3)
+            for a, d in (("sigmoid", 2), ("sigmoid", 10)) for side in ("train", "test")}  # fmt: skip
+
+
+def check(found):
+    """More layers of sigmoid are worse on the training set itself; of ReLU they are not."""
+    final = {key: value[0] for key, value in found.items()}
+    assert min(final["sigmoid", d][0] for d in (1, 2)) >= 0.93
+    assert max(final["sigmoid", d][0] for d in SIGMOID if d >= 4) <= 0.2
+    assert all(abs(final["sigmoid", d][0] - final["sigmoid", d][1]) <= 0.1 for d in SIGMOID)
+    assert final["relu", 10][0] >= 0.97
+
+
+def draw(found, plt):
+    """Accuracy over depth on both sets, and two training runs."""
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5))
+    for side, name in enumerate(("training", "test")):
+        ax = axes[0, side]
+        for activation, colour in (("sigmoid", "tab:red"), ("relu", "tab:blue")):
+            points = [(d, v[0][side]) for (a, d), v in found.items() if a == activation]
+            ax.plot(*zip(*points, strict=True), "o-", color=colour, label=activation)
+        ax.set(title=f"accuracy on the {name} set", xlabel="hidden layers", ylim=(0, 1.05))
+        ax.legend()
+        ax = axes[1, side]
+        for depth, colour in ((2, "tab:orange"), (10, "tab:red")):
+            curve = found["sigmoid", depth][1 + side]
+            ax.plot(range(1, len(curve) + 1), curve, color=colour, label=f"{depth} layers")
+        ax.set(title=f"sigmoid, {name} set", xlabel="epoch", ylabel="accuracy", ylim=(0, 1.05))
+        ax.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    lesson.run(__file__, __doc__, measure, report, check, draw)
