@@ -1,5 +1,6 @@
 """Modules, layers, losses and initial values, with PyTorch's names.
 
+Example:
     >>> import microgradnd as mg
     >>> net = mg.nn.Sequential(mg.nn.Maxout(2, 8, pieces=3), mg.nn.Linear(8, 1))
     >>> sum(p.size for p in net.parameters())

@@ -116,7 +116,8 @@ def batch_norm(
     r"""Standardize each channel (axis 1) over the batch, then scale and shift.
 
     In training the batch's own mean and variance are used, and the running ones move towards them
-    by `momentum` (the variance that of n - 1); otherwise the running ones are used, if there are any.
+    by `momentum` (the variance that of n - 1); otherwise the running ones are used, if there are
+    any.
 
     Source: Ioffe and Szegedy, Batch normalization (ICML 2015).
 

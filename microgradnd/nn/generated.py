@@ -47,11 +47,12 @@ class Operation(Module):
 
     _op: Any
     _options: dict[str, Any]
-    _operands: tuple[str, ...] = ()  # those of the options that are arrays
+    _operands: tuple[str, ...]  # those of the options that are arrays
+    _modal: bool  # whether the operation asks for the mode
+    __signature__: inspect.Signature
 
     def __init__(self, *args: Any, **kwargs: Any):
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [inspect.Parameter(n, kind, default=d) for n, d in self._options.items()]
+        parameters = list(self.__signature__.parameters.values())
         try:
             bound = inspect.Signature(parameters).bind(*args, **kwargs)
         except TypeError as error:
@@ -76,8 +77,6 @@ class Operation(Module):
         if self._modal:
             values["training"] = self.training
         return self._op(*inputs, *operands, **values)
-
-    _modal = False  # whether the operation asks for the mode
 
     def extra_repr(self) -> str:
         """Give the options."""
@@ -110,14 +109,27 @@ def as_module(op: Any, name: str | None = None) -> type[Module]:
         "_options": options,
         "_operands": tuple(n for n in options if n in operands),
         "_modal": "training" in inspect.signature(op).parameters,
+        "__signature__": _constructor(options, operands),
     }
     return type(name, (Operation,), body)
+
+
+def _constructor(options: dict[str, Any], operands: Any) -> inspect.Signature:
+    """The constructor's signature; of the operands only `weight` comes first in PyTorch."""
+
+    def kind(name: str) -> Any:
+        named = name in operands and name != "weight"
+        return inspect.Parameter.KEYWORD_ONLY if named else inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+    parameters = [inspect.Parameter(n, kind(n), default=d) for n, d in options.items()]
+    return inspect.Signature(sorted(parameters, key=lambda p: p.kind))
 
 
 def _described(options: dict[str, Any], empty: Any) -> str:
     if not options:
         return ""
-    lines = [f"    {n}: {'wanted' if d is empty else f'{d!r} by default'}." for n, d in options.items()]
+    said = {name: "wanted" if d is empty else f"{d!r} by default" for name, d in options.items()}
+    lines = [f"    {name}: {text}." for name, text in said.items()]
     return "Args:\n" + "\n".join(lines) + "\n\n"
 
 

@@ -134,7 +134,7 @@ def eye_(tensor: Tensor) -> Tensor:
     """Write the identity into a matrix; gives the tensor."""
     if tensor.ndim != 2:
         raise ValueError(f"eye_: a matrix is wanted, got shape {tensor.shape}")
-    return _write(tensor, np.eye(*tensor.shape))
+    return _write(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
 
 
 def dirac_(tensor: Tensor) -> Tensor:
@@ -143,7 +143,9 @@ def dirac_(tensor: Tensor) -> Tensor:
         raise ValueError(f"dirac_: a kernel of 3 to 5 axes is wanted, got shape {tensor.shape}")
     values = np.zeros(tensor.shape)
     n = min(tensor.shape[:2])
-    values[(range(n), range(n), *(size // 2 for size in tensor.shape[2:]))] = 1.0
+    middle: Any = tuple(size // 2 for size in tensor.shape[2:])
+    for i in range(n):
+        values[(i, i, *middle)] = 1.0
     return _write(tensor, values)
 
 

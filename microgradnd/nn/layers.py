@@ -26,6 +26,11 @@ def _sizes(where: str, **sizes: Any) -> None:
             raise ValueError(f"{where}: {name} must be a positive integer, got {size!r}")
 
 
+def _last(x: Any) -> tuple[int, ...]:
+    """The size of the last axis, in a tuple; `numpy.shape` would go through NumPy's protocol."""
+    return (x.shape if isinstance(x, Tensor) else np.shape(x))[-1:]
+
+
 class Identity(Module):
     """Gives its input; takes and ignores any arguments."""
 
@@ -69,7 +74,7 @@ class Linear(Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the map."""
-        if np.shape(x)[-1:] != (self.in_features,):
+        if _last(x) != (self.in_features,):
             raise ValueError(
                 f"Linear(in_features={self.in_features}, out_features={self.out_features}) got an "
                 f"input of shape {np.shape(x)}; its last axis must be {self.in_features}"
@@ -130,7 +135,7 @@ class Maxout(Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the pieces and take the largest of each unit."""
-        if np.shape(x)[-1:] != (self.in_features,):
+        if _last(x) != (self.in_features,):
             raise ValueError(
                 f"Maxout(in_features={self.in_features}, out_features={self.out_features}, "
                 f"pieces={self.pieces}) got an input of shape {np.shape(x)}; its last axis must be "
@@ -164,7 +169,8 @@ class PReLU(Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the activation."""
-        slope, channels = self.weight, self.num_parameters
+        slope: Tensor = self.weight
+        channels = self.num_parameters
         if channels > 1:
             shape = np.shape(x)
             if len(shape) < 2 or shape[1] != channels:

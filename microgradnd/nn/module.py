@@ -307,7 +307,7 @@ class Module:
         values = {}
         for name in [name for name in own if name in state]:
             tensor, value = own[name], state[name]
-            shape, dtype = np.shape(raw(value)), getattr(value, "dtype", None)
+            shape, dtype = np.shape(raw(value)), getattr(value, "dtype", np.dtype(object))
             if not hasattr(value, "shape"):
                 faults.append(f"{name!r} is a {type(value).__name__}, no tensor or array")
             elif shape != tensor.shape:

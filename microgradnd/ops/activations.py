@@ -295,7 +295,12 @@ celu.vjp(
 )
 
 
-@primitive(module="SELU", elementwise=True, kinks=(0,), conventions=(at(0, SELU_SCALE * SELU_ALPHA),))
+@primitive(
+    module="SELU",
+    elementwise=True,
+    kinks=(0,),
+    conventions=(at(0, SELU_SCALE * SELU_ALPHA),),
+)
 def selu(xp, x, /):
     r"""Scaled elu, :math:`\lambda\,\mathrm{elu}(x, \alpha)`, with fixed point mean 0, variance 1.
 

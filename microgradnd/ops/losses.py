@@ -63,7 +63,11 @@ mse.vjp(
 )
 
 
-@primitive(module="L1Loss", cases=PAIRS, conventions=(("l1 at 0", ([0.0], [0.0]), {}, ([0.0], [0.0])),))
+@primitive(
+    module="L1Loss",
+    cases=PAIRS,
+    conventions=(("l1 at 0", ([0.0], [0.0]), {}, ([0.0], [0.0])),),
+)
 def l1(xp, x, target, /, reduction="mean"):
     r"""The absolute error, :math:`|x - t|`, reduced; its slope at 0 is 0.
 
@@ -97,7 +101,7 @@ HUBER = ([0.25, -2.5, 1.75, 0.125], [0.5, -0.25, -0.5, 0.75])  # two within 1, t
         (HUBER, {"reduction": "none"}),
     )
 )
-def huber(xp, x, target, /, delta=1.0, reduction="mean"):
+def huber(xp, x, target, /, reduction="mean", delta=1.0):
     r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`.
 
     Raises:
@@ -124,7 +128,11 @@ huber.vjp(
 )
 
 
-@primitive(module="BCEWithLogitsLoss", cases=PAIRS, domain={"x": (-3, 3), "target": (0.1, 0.9), "pos_weight": (0.5, 2)})
+@primitive(
+    module="BCEWithLogitsLoss",
+    cases=PAIRS,
+    domain={"x": (-3, 3), "target": (0.1, 0.9), "pos_weight": (0.5, 2)},
+)
 def binary_cross_entropy_with_logits(xp, x, target, pos_weight=None, /, reduction="mean"):
     r"""Cross-entropy of a sigmoid, :math:`-w\,t\ln\sigma(x) - (1 - t)\ln(1 - \sigma(x))`, reduced.
 

@@ -1,5 +1,6 @@
 """Optimizers with PyTorch's names, defaults and updates.
 
+Example:
     >>> import microgradnd as mg
     >>> w = mg.tensor([1.0, 2.0], requires_grad=True)
     >>> optimizer = mg.optim.SGD([w], lr=0.5)

@@ -99,7 +99,7 @@ class Adagrad(Optimizer):
         """Keep the sum of squares."""
         return ("sum",)
 
-    def initial(self, name: str, group: dict[str, Any]) -> float:
+    def initial(self, group: dict[str, Any], name: str) -> float:
         """Give what the sum begins with."""
         return float(group["initial_accumulator_value"])
 
@@ -124,8 +124,9 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    r"""Steps divided by the root of a running mean of squares: :math:`v \leftarrow \alpha v + (1 - \alpha) g^2`.
+    r"""Steps divided by the root of a running mean of squares.
 
+    :math:`v \leftarrow \alpha v + (1 - \alpha) g^2`,
     :math:`p \leftarrow p - \eta\,g / (\sqrt v + \epsilon)`. Centered, v less the square of the
     running mean of g takes its place; with momentum, :math:`b \leftarrow \mu b + g / (\dots)` is
     what is subtracted.

@@ -197,7 +197,7 @@ class LinearLR(LRScheduler):
         self, optimizer: Optimizer, start_factor: float = 1.0 / 3.0, end_factor: float = 1.0,
         total_iters: int = 5,
     ):  # fmt: skip
-        if not 0.0 < start_factor or total_iters < 1:
+        if not start_factor > 0.0 or total_iters < 1:
             raise ValueError(
                 f"LinearLR: start_factor must be positive and total_iters at least 1, got "
                 f"{start_factor} and {total_iters}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,7 @@ class Flat:
 
     def intact(self) -> bool:
         """Whether every parameter still is its view of the buffer."""
-        for p, view in zip(self.params, self.views, strict=True):
-            if p._array is not view:
-                return False
-        return True
+        return all(p._array is view for p, view in zip(self.params, self.views, strict=True))
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """Give neighbours that have a gradient and the same number of steps: `[first, last)`."""
@@ -152,7 +150,7 @@ class Optimizer:
         """Name the arrays that are kept for each parameter of a group."""
         return ()
 
-    def initial(self, name: str, group: dict[str, Any]) -> float:
+    def initial(self, group: dict[str, Any], name: str) -> float:
         """Give the value that a slot begins with."""
         return 0.0
 
@@ -223,7 +221,7 @@ class Optimizer:
                     for first, last in flat.runs():
                         part = flat.part(first, last)
                         g = flat.gradient(first, last)
-                        held = [flat.slot(n, self.initial(n, group))[part] for n in names]
+                        held = [flat.slot(n, self.initial(group, n))[part] for n in names]
                         scalars = self.scalars(group, flat.steps[first] + 1)
                         new = self.update(
                             flat.backend.xp, flat.buffer[part], g, *held, *scalars, **flags
@@ -256,7 +254,7 @@ class Optimizer:
             flats = self._flats[number] = _flatten(_tensors(params, type(self).__name__))
             for flat in flats:
                 for i, p in enumerate(flat.params):
-                    flat.restore(i, states.get(id(p), {}), lambda n: self.initial(n, group))
+                    flat.restore(i, states.get(id(p), {}), partial(self.initial, group))
         return flats
 
     def _places(self) -> Iterator[tuple[Tensor, Flat, int]]:
@@ -324,7 +322,7 @@ class Optimizer:
             group.update(_options(new))
         for i, owner, (_, flat, k) in zip(numbers, owners, places, strict=True):
             group = self.param_groups[owner]
-            flat.restore(k, saved.get(i, {}), lambda n, group=group: self.initial(n, group))
+            flat.restore(k, saved.get(i, {}), partial(self.initial, group))
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}("]
@@ -369,7 +367,7 @@ def _tensors(params: Any, who: str) -> list[Tensor]:
     given = [params] if isinstance(params, Tensor) else list(params)
     if not given:
         raise ValueError(f"{who}: a group has no parameters (was a generator used twice?)")
-    tensors = [p[1] if isinstance(p, tuple) and len(p) == 2 else p for p in given]
+    tensors: list[Any] = [p[1] if isinstance(p, tuple) and len(p) == 2 else p for p in given]
     for p in tensors:
         if not isinstance(p, Tensor):
             raise TypeError(f"{who}: a parameter is a Tensor, got a {type(p).__name__}")
