@@ -8,7 +8,16 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from . import backend as backend, ops as ops, random as random, testing as testing
+from . import (
+    backend as backend,
+    data as data,
+    nn as nn,
+    ops as ops,
+    optim as optim,
+    random as random,
+    testing as testing,
+    train as train,
+)
 from .backend.interface import Backend as Backend, BackendError as BackendError
 from .functions import (
     allclose as allclose,
@@ -26,6 +35,7 @@ from .functions import (
     zeros as zeros,
     zeros_like as zeros_like,
 )
+from .io import CheckpointError as CheckpointError, load as load, save as save
 from .modes import (
     enable_grad as enable_grad,
     get_default_dtype as get_default_dtype,
@@ -271,7 +281,7 @@ def hardshrink(x: Operand, lambd: float = 0.5) -> Tensor:
     r"""The operand where :math:`|x| > \lambda`, 0 elsewhere."""
 
 
-def huber(x: Operand, target: Operand, delta: float = 1.0, reduction: str = "mean") -> Tensor:
+def huber(x: Operand, target: Operand, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`."""
 
 
@@ -309,6 +319,10 @@ def less(x: Operand, y: Operand) -> Tensor:
 
 def less_equal(x: Operand, y: Operand) -> Tensor:
     r"""Whether :math:`x \le y`, as booleans."""
+
+
+def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Tensor:
+    """The affine map of the last axis, :math:`x W^T + b`."""
 
 
 def log(x: Operand) -> Tensor:
@@ -566,6 +580,10 @@ def squeeze(x: Operand, axis: int | Sequence[int] | None = None) -> Tensor:
 
 def stack(xs: Sequence[Operand], axis: int = 0) -> Tensor:
     """Arrays of one shape joined along a new axis."""
+
+
+def standardize(x: Operand, axis: int = -1, eps: float = 1e-05) -> Tensor:
+    r"""Values of mean 0 and variance 1, :math:`(x - \bar x) / \sqrt{\sigma^2 + \epsilon}`."""
 
 
 def std(

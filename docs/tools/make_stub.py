@@ -1,8 +1,10 @@
-"""Write the stubs `microgradnd/__init__.pyi` and `microgradnd/surface.pyi` from the registry.
+"""Write the stubs of `microgradnd` and of `microgradnd.nn` from the registry.
 
 `__init__.pyi` types every public name: primitives as functions with their public signatures, the
 rest as what its module says. `surface.pyi` holds the operators and methods that primitives put on
 `Tensor` when they are declared; `Tensor` inherits from it where types are checked (`arraylike`).
+In `nn/`, `generated.pyi` has the modules that are made of operations, `functional.pyi` the functions
+and `__init__.pyi` all that is public.
 
     python docs/tools/make_stub.py [--check]
 """
@@ -21,6 +23,7 @@ from describe import (
     docstring,
     emit,
     joined,
+    literal,
     parameters,
     report,
     returns,
@@ -164,6 +167,92 @@ def package() -> str:
     return HEADER.format(what=what) + head + "".join(sorted([*lines, private])) + "\n" + text
 
 
+def module_class(name: str, cls: Any) -> str:
+    """A module that is made of an operation."""
+    options = []
+    for p in cls.__signature__.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and "*" not in options:
+            options.append("*")
+        kind = "Operand | None" if p.name in vars(cls)["_operands"] else _type_of(p)
+        default = "" if p.default is p.empty else f" = {literal(p.default)}"
+        options.append(f"{p.name}: {kind}{default}")
+    body = define("__init__", ["self", *options], "None", "", "    ")
+    doc = summary(cls)
+    raw = "r" if "\\" in doc else ""
+    return f'class {name}(Operation):\n    {raw}"""{doc}"""\n\n{body}'
+
+
+def _type_of(p: inspect.Parameter) -> str:
+    return "float" if p.default is p.empty else type(p.default).__name__
+
+
+def generated() -> str:
+    """The text of `nn/generated.pyi`."""
+    head = """from typing import Any
+
+from ..surface import Operand
+from ..tape import Tensor
+from .module import Module
+
+FAMILIES: tuple[str, ...]
+MODULES: dict[str, type[Module]]
+
+def module_name(op: Any) -> str | None: ...
+def inputs_of(op: Any) -> int: ...
+def options_of(op: Any) -> dict[str, Any]: ...
+def as_module(op: Any, name: str | None = None) -> type[Module]: ...
+
+class Operation(Module):
+    def __init__(self, *args: Any, **kwargs: Any): ...
+    def forward(self, *inputs: Any) -> Tensor: ...
+    def __call__(self, *inputs: Any) -> Tensor: ...
+
+"""
+    classes = [module_class(name, cls) for name, cls in sorted(mg.nn.generated.MODULES.items())]
+    what = "Modules made of operations, with their types."
+    return HEADER.format(what=what) + head + "\n".join(classes)
+
+
+def functional() -> str:
+    """The text of `nn/functional.pyi`."""
+    home = mg.nn.functional
+    functions = []
+    for name, value in sorted(vars(home).items()):
+        if name.startswith("_") or not callable(value) or inspect.isclass(value):
+            continue
+        op = getattr(value, "__wrapped__", value)
+        known = getattr(op, "__name__", "")
+        if known in mg.REGISTRY or known in mg.COMPOSITES:
+            params = joined(parameters(getattr(mg, known)), str)
+            if value is not op and "axis" in str(params):
+                params = [*params, "*", "dim: int = ..."]
+            functions.append(define(name, params, returns(op), summary(op)))
+        elif value.__module__ == home.__name__:
+            text = str(inspect.signature(value)).replace("'", "")
+            arguments, _, result = text[1:].rpartition(") -> ")
+            arguments = arguments.rstrip(", ")
+            functions.append(define(name, arguments.split(", "), result, summary(value)))
+    head = (
+        "from collections.abc import Sequence\nfrom typing import Any\n\n"
+        "from ..random import Generator\nfrom ..surface import Operand\n"
+        "from ..tape import Tensor\n\n"
+    )
+    what = "Functions of layers, activations and losses, with their types."
+    return HEADER.format(what=what) + head + "\n".join(functions)
+
+
+def nn_package() -> str:
+    """The text of `nn/__init__.pyi`."""
+    imports: dict[str, list[str]] = {}
+    for name in sorted(vars(mg.nn)["__all__"]):
+        value = getattr(mg.nn, name)
+        home = "." if isinstance(value, ModuleType) else value.__module__.removeprefix(mg.nn.__name__)
+        imports.setdefault(home, []).append(name)
+    imports[".generated"].append("MODULES")
+    lines = [_import(module, sorted(names)) for module, names in sorted(imports.items())]
+    return HEADER.format(what="The public names of `microgradnd.nn`.") + "".join(lines)
+
+
 def _import(module: str, names: list[str]) -> str:
     """An import that re-exports (`as`), one name per line where it is too long."""
     aliases = [f"{name} as {name}" for name in names]
@@ -181,6 +270,9 @@ def main() -> int:
         [
             emit(home / "surface.pyi", surface(), check),
             emit(home / "__init__.pyi", package(), check),
+            emit(home / "nn" / "generated.pyi", generated(), check),
+            emit(home / "nn" / "functional.pyi", functional(), check),
+            emit(home / "nn" / "__init__.pyi", nn_package(), check),
         ],
         "make_stub.py",
     )
