@@ -1,4 +1,4 @@
-"""The training step that is timed: forward, softmax cross-entropy, backward, SGD; float32.
+"""The training steps that are timed: forward, softmax cross-entropy, backward, update; float32.
 
 The learning rate is so small that the parameters stay as they are: a step that is repeated on one
 batch would else reach denormal numbers, which are slow.
@@ -132,3 +132,61 @@ def torch_step(layers: tuple[int, ...], batch: int, bare: bool = False) -> Calla
         return loss
 
     return step
+
+
+def microgradnd_modules(
+    layers: tuple[int, ...], batch: int, optimizer: str, update_only: bool = False
+) -> Callable[[], Any]:
+    """Give the step written with modules and an optimizer of microgradnd, or its update alone."""
+    import microgradnd as mg
+
+    return _with_modules(mg, mg.tensor, mg.cross_entropy, layers, batch, optimizer, update_only)
+
+
+def torch_modules(
+    layers: tuple[int, ...], batch: int, optimizer: str, update_only: bool = False,
+    fused: bool | None = None,
+) -> Callable[[], Any]:  # fmt: skip
+    """Give the same with PyTorch's modules."""
+    import torch
+
+    torch.set_num_threads(2)
+    loss = torch.nn.functional.cross_entropy
+    options = {} if fused is None else {"fused": fused}
+    return _with_modules(
+        torch, torch.from_numpy, loss, layers, batch, optimizer, update_only, **options
+    )
+
+
+def _with_modules(
+    library: Any, tensor: Any, cross_entropy: Any, layers: tuple[int, ...], batch: int,
+    optimizer: str, update_only: bool, **options: Any,
+) -> Callable[[], Any]:  # fmt: skip
+    """One text for both libraries: that is what the same names are for."""
+    nn = library.nn
+    x, y, values = data(layers, batch)
+    x, y = tensor(x), tensor(y)
+    parts: list[Any] = []
+    for n, m in pairwise(layers):
+        parts += [nn.Linear(n, m), nn.ReLU()]
+    net = nn.Sequential(*parts[:-1])
+    transposed = (np.ascontiguousarray(value.T) for value in values)
+    net.load_state_dict(
+        {name: tensor(v) for (name, _), v in zip(net.named_parameters(), transposed, strict=True)}
+    )
+    update = getattr(library.optim, optimizer)(net.parameters(), lr=RATE, **options)
+
+    def step() -> Any:
+        update.zero_grad()
+        loss = cross_entropy(net(x), y)
+        loss.backward()
+        update.step()
+        return loss
+
+    loss = step()
+
+    def only_update() -> Any:
+        update.step()
+        return loss
+
+    return only_update if update_only else step

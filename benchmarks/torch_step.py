@@ -1,6 +1,7 @@
-"""The eager training step against PyTorch's and against straight-line NumPy.
+"""Training steps and updates against PyTorch's and against straight-line NumPy.
 
-Each peer runs in a process of its own (two libraries' thread pools disturb each other), two
+`functions` is the step written with operations, `SGD` and `Adam` are the same with modules and an
+optimizer, and `Adam update` is `optimizer.step()` alone. Each peer runs in a process of its own (two libraries' thread pools disturb each other), two
 threads, the processes interleaved; the median over the rounds counts. Run
 `python -m benchmarks.torch_step --torch-python PATH`, the interpreter that has torch.
 """
@@ -12,32 +13,53 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from statistics import median
+from typing import Any
 
 from . import steps
 from .timing import ROOT, busy, measure, readable, save, table
 
-PEERS = {
-    "microgradnd": steps.microgradnd_step,
-    "torch, optim.SGD": steps.torch_step,
-    "torch, bare update": lambda *size: steps.torch_step(*size, bare=True),
-    "NumPy by hand": steps.numpy_step,
+TASKS: dict[str, dict[str, Callable[..., Callable[[], Any]]]] = {
+    "functions": {
+        "microgradnd": steps.microgradnd_step,
+        "torch": steps.torch_step,
+        "torch, bare update": partial(steps.torch_step, bare=True),
+        "NumPy by hand": steps.numpy_step,
+    },
+    "SGD": {
+        "microgradnd": partial(steps.microgradnd_modules, optimizer="SGD"),
+        "torch": partial(steps.torch_modules, optimizer="SGD"),
+    },
+    "Adam": {
+        "microgradnd": partial(steps.microgradnd_modules, optimizer="Adam"),
+        "torch": partial(steps.torch_modules, optimizer="Adam"),
+        "torch, fused": partial(steps.torch_modules, optimizer="Adam", fused=True),
+    },
+    "Adam update": {
+        "microgradnd": partial(steps.microgradnd_modules, optimizer="Adam", update_only=True),
+        "torch": partial(steps.torch_modules, optimizer="Adam", update_only=True),
+        "torch, fused": partial(
+            steps.torch_modules, optimizer="Adam", update_only=True, fused=True
+        ),
+    },
 }
 
 
-def worker(peer: str, size: str, seconds: float) -> None:
+def worker(task: str, peer: str, size: str, seconds: float) -> None:
     """Time one peer in this process; print the loss and the median."""
-    step = PEERS[peer](*steps.SIZES[size])
+    step = TASKS[task][peer](*steps.SIZES[size])
     loss = float(step())
     print(json.dumps({"loss": loss, "seconds": measure(step, seconds).median}))
 
 
-def ask(python: str, peer: str, size: str, seconds: float) -> dict[str, float]:
+def ask(python: str, task: str, peer: str, size: str, seconds: float) -> dict[str, float]:
     """Time one peer in a fresh process."""
     own = {f"{name}_NUM_THREADS": "2" for name in ("OMP", "OPENBLAS", "MKL")}
     own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [python, "-m", "benchmarks.torch_step", "--worker", peer, "--size", size,
+        [python, "-m", "benchmarks.torch_step", "--worker", peer, "--task", task, "--size", size,
          "--seconds", str(seconds)],
         capture_output=True, text=True, check=False, env=os.environ | own,
     )  # fmt: skip
@@ -58,35 +80,37 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_step", description=__doc__)
     parser.add_argument("--torch-python", default=sys.executable, metavar="PATH",
                         help="an interpreter with torch and numpy (default: this one)")  # fmt: skip
+    parser.add_argument("--task", choices=TASKS, default=next(iter(TASKS)))
     parser.add_argument("--size", choices=steps.SIZES, default=next(iter(steps.SIZES)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="per peer and round")
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.worker:
-        return worker(options.worker, options.size, options.seconds)
-    rounds: dict[str, list[float]] = {peer: [] for peer in PEERS}
+        return worker(options.task, options.worker, options.size, options.seconds)
+    rounds: dict[str, list[float]] = {peer: [] for peer in TASKS[options.task]}
     losses = {}
     for _ in range(options.rounds):
-        for peer in PEERS:
+        for peer in rounds:
             python = options.torch_python if peer.startswith("torch") else sys.executable
-            answer = ask(python, peer, options.size, options.seconds)
+            answer = ask(python, options.task, peer, options.size, options.seconds)
             rounds[peer].append(answer["seconds"])
             losses[peer] = answer["loss"]
     if max(losses.values()) - min(losses.values()) > 1e-4:
         raise SystemExit(f"the peers do not compute the same loss: {losses}")
-    reference = median(rounds["torch, optim.SGD"])
+    reference = median(rounds["torch"])
     rows = [
         (peer, readable(median(times)), f"{readable(min(times))} to {readable(max(times))}",
          f"{median(times) / reference:.2f}")
         for peer, times in rounds.items()
     ]  # fmt: skip
-    print(f"{options.size}, relu, float32, {options.rounds} rounds of {options.seconds:g} s")
+    print(f"{options.task}: {options.size}, relu, float32, {options.rounds} rounds of "
+          f"{options.seconds:g} s")  # fmt: skip
     print(f"{busy()}\n")
-    print(table(("one training step", "median", "rounds", "of torch"), rows))
+    print(table(("one call", "median", "rounds", "of torch"), rows))
     if options.json:
-        save(options.json, {"size": options.size, "seconds": rounds})
+        save(options.json, {"task": options.task, "size": options.size, "seconds": rounds})
     return None
 
 

@@ -74,6 +74,16 @@ def test_all_steps_compute_the_same_and_move_the_parameters(monkeypatch):
     assert not math.isclose(loss.item(), steps.microgradnd_step(*TINY)().item(), rel_tol=1e-3)
 
 
+def test_modules_compute_what_the_functions_do_and_the_update_moves_them(monkeypatch):
+    monkeypatch.setattr(steps, "RATE", 0.5)
+    functions, modules = steps.microgradnd_step(*TINY), steps.microgradnd_modules(*TINY, "SGD")
+    functions()
+    for _ in range(3):  # the modules have done one step already
+        assert modules().item() == pytest.approx(functions().item(), rel=1e-5)
+    update = steps.microgradnd_modules(*TINY, "Adam", update_only=True)
+    assert update().item() == pytest.approx(steps.microgradnd_step(*TINY)().item(), rel=1e-5)
+
+
 def test_measure_counts_calls_and_waits():
     calls, waits = [], []
     timed = timing.measure(lambda: calls.append(1), 0.0, lambda: waits.append(1))
@@ -106,7 +116,7 @@ def test_chain_and_import_time(capsys, tmp_path, monkeypatch):
 def test_peers_are_timed_in_their_own_processes(monkeypatch, capsys, tmp_path):
     answers = {"microgradnd": 1e-4, "NumPy by hand": 5e-5}
 
-    def ask(python, peer, size, seconds):
+    def ask(python, task, peer, size, seconds):
         return {"loss": 0.5, "seconds": answers.get(peer, 2e-4)}
 
     monkeypatch.setattr(torch_step, "ask", ask)
@@ -114,7 +124,7 @@ def test_peers_are_timed_in_their_own_processes(monkeypatch, capsys, tmp_path):
     row = next(r for r in capsys.readouterr().out.splitlines() if r.startswith("microgradnd"))
     assert row.endswith("0.50")
     monkeypatch.setattr(
-        torch_step, "ask", lambda *a: {"loss": float(a[1] == "microgradnd"), "seconds": 1.0}
+        torch_step, "ask", lambda *a: {"loss": float(a[2] == "microgradnd"), "seconds": 1.0}
     )
     with pytest.raises(SystemExit, match="do not compute the same loss"):
         torch_step.main(["--rounds", "1"])
@@ -124,12 +134,13 @@ def test_a_missing_torch_is_said_plainly(monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "ModuleNotFoundError: No module named 'torch'")
     monkeypatch.setattr(torch_step.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(SystemExit, match="--torch-python PATH"):
-        torch_step.ask(sys.executable, "torch, optim.SGD", next(iter(steps.SIZES)), 0.1)
+        torch_step.ask(sys.executable, "functions", "torch", next(iter(steps.SIZES)), 0.1)
 
 
-def test_the_worker_prints_its_loss_and_time(monkeypatch, capsys):
+@pytest.mark.parametrize("task", torch_step.TASKS)
+def test_the_worker_prints_its_loss_and_time(task, monkeypatch, capsys):
     monkeypatch.setattr(steps, "SIZES", {"tiny": TINY})
-    torch_step.worker("microgradnd", "tiny", 0.0)
+    torch_step.worker(task, "microgradnd", "tiny", 0.0)
     answer = json.loads(capsys.readouterr().out)
     assert answer["seconds"] > 0
     assert answer["loss"] > 0
