@@ -75,8 +75,8 @@ def save(path: Path, /, **objects: Any) -> None:
         objects: Modules, optimizers, schedulers, loaders (whatever has `state_dict` and
             `load_state_dict`), generators, Tensors, arrays, and (nested) lists, tuples and dicts
             of tensors, arrays, numbers, text and None. The tensors of `model`, or of the only
-            object, are stored under their bare names: `safetensors.torch.load_file` then gives
-            PyTorch's state dict.
+            object, are stored under their bare names, the others' names have a slash: so
+            `safetensors.torch.load_file` gives PyTorch's state dict of a model that is saved alone.
 
     Raises:
         TypeError: For what cannot be stored (complex numbers, objects, functions).

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,7 @@ safetensors = pytest.importorskip("safetensors")
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from safetensors.numpy import save as to_bytes  # noqa: E402
 
+DATA = Path(__file__).parent / "data"
 DTYPES = "?bBhHiIqQefd"
 
 
@@ -241,6 +243,39 @@ def test_tensors_on_a_device_are_fetched_and_put_back(path):
         mg.backend.of(x._array).synchronize()
 
 
+def test_a_model_and_its_optimizer_move_between_backends_through_a_file(path):
+    import standin
+
+    from microgradnd.backend.cupy_backend import CupyBackend
+
+    device = CupyBackend(standin.cupy, standin.special, name="standin")
+    with registered(device):
+
+        def run(where):
+            model = mg.nn.Sequential(mg.nn.Linear(3, 4), mg.nn.BatchNorm1d(4), mg.nn.Linear(4, 2))
+            optimizer = mg.optim.Adam(model.to(where).parameters())
+            return {"model": model, "optimizer": optimizer}, mg.ones((5, 3)).to(where)
+
+        def digest(parts):
+            states = parts["model"].state_dict(), parts["optimizer"].state_dict()["state"]
+            return repr([states[0], {k: v.items() for k, v in states[1].items()}]).replace(
+                ", backend='standin'", ""
+            )
+
+        there, x = run("standin")
+        there["model"](x).sum().backward()
+        there["optimizer"].step()
+        save(path, **there)
+        here, again = run("numpy")[0], run("standin")[0]
+        load(path, **here)
+        assert digest(here) == digest(there)
+        save(path, **here)
+        load(path, **again)
+        assert digest(again) == digest(there)
+        assert {p.backend for p in again["model"].parameters()} == {device}
+        device.synchronize()
+
+
 # --- what cannot be saved
 
 
@@ -431,6 +466,55 @@ def test_a_file_without_our_metadata_is_a_model(path):
         assert part.tensors["0.weight"].tolist() == [[1.0, 1.0]] * 2
     with pytest.raises(CheckpointError, match="opt: not in the file, which holds model"):
         load(path, model=part, opt=Box())
+
+
+# --- PyTorch's files, and ours as PyTorch read it: see data/make_torch_checkpoint.py
+
+
+def build():
+    nn = mg.nn
+    return nn.Sequential(
+        nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(),
+        nn.Linear(8, 8, bias=False), nn.PReLU(8), nn.LayerNorm(8), nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def torch_values():
+    return json.loads((DATA / "torch_checkpoint.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["torch_model", "our_model"])
+def test_weights_give_the_outputs_that_they_give_in_pytorch(name, torch_values):
+    model = build()
+    load(DATA / f"{name}.safetensors", model=model)
+    got = model.eval()(mg.asarray(np.array(torch_values["x"]))).detach().numpy()
+    wanted = torch_values["outputs"][name]
+    np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+    assert model[3].num_batches_tracked.item() == 3
+
+
+def test_a_file_that_pytorch_has_read_is_still_written_to_the_byte(path):
+    stored = DATA / "our_model.safetensors"
+    model = build()
+    optimizer = mg.optim.Adam(model.parameters(), lr=0.5)
+    load(stored, model=model, optimizer=optimizer)
+    save(path, model=model, optimizer=optimizer)
+    old, new = stored.read_bytes(), path.read_bytes()
+    split = [8 + int.from_bytes(data[:8], "little") for data in (old, new)]
+    assert old[split[0] :] == new[split[1] :]
+    headers = [json.loads(data[8:at]) for data, at in zip((old, new), split, strict=True)]
+    metas = [json.loads(header.pop("__metadata__")["microgradnd"]) for header in headers]
+    assert headers[0] == headers[1]
+    if metas[0]["version"] == metas[1]["version"]:
+        assert old == new
+    assert [meta["objects"] for meta in metas] == [metas[0]["objects"]] * 2
+
+
+def test_bfloat16_of_pytorch(torch_values):
+    got = load(DATA / "torch_bfloat16.safetensors")["model"]
+    assert {name: t.tolist() for name, t in got.items()} == torch_values["bfloat16"]
+    assert {t.dtype.name for t in got.values()} == {"float32"}
 
 
 def raw_file(header, data=b""):
