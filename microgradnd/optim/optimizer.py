@@ -111,10 +111,13 @@ class Flat:
     def restore(self, i: int, state: dict[str, Any], initial: Callable[[str], float]) -> None:
         """Set a parameter's number of steps and its slots."""
         self.steps[i] = state.get("step", 0)
+        part = slice(self.starts[i], self.stops[i])
+        for name in self.slots.keys() - state.keys():  # of steps that are forgotten now
+            self.slots[name][part] = initial(name)
         for name, value in state.items():
             if name != "step":
                 values = to_array(raw(value), self.dtype, self.backend).reshape(-1)
-                self.slot(name, initial(name))[self.starts[i] : self.stops[i]] = values
+                self.slot(name, initial(name))[part] = values
 
 
 class Optimizer:
