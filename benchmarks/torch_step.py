@@ -1,9 +1,10 @@
 """Training steps and updates against PyTorch's and against straight-line NumPy.
 
 `functions` is the step written with operations, `SGD` and `Adam` are the same with modules and an
-optimizer, and `Adam update` is `optimizer.step()` alone. Each peer runs in a process of its own (two libraries' thread pools disturb each other), two
-threads, the processes interleaved; the median over the rounds counts. Run
-`python -m benchmarks.torch_step --torch-python PATH`, the interpreter that has torch.
+optimizer, and `Adam update` is `optimizer.step()` alone. Each peer runs in a process of its own
+(two libraries' thread pools disturb each other), two threads, the processes interleaved; the
+median over the rounds counts. Run `python -m benchmarks.torch_step --torch-python PATH`, the
+interpreter that has torch.
 """
 
 from __future__ import annotations

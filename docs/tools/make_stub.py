@@ -3,8 +3,8 @@
 `__init__.pyi` types every public name: primitives as functions with their public signatures, the
 rest as what its module says. `surface.pyi` holds the operators and methods that primitives put on
 `Tensor` when they are declared; `Tensor` inherits from it where types are checked (`arraylike`).
-In `nn/`, `generated.pyi` has the modules that are made of operations, `functional.pyi` the functions
-and `__init__.pyi` all that is public.
+In `nn/`, `generated.pyi` has the modules that are made of operations, `functional.pyi` the
+functions and `__init__.pyi` all that is public.
 
     python docs/tools/make_stub.py [--check]
 """
@@ -246,8 +246,8 @@ def nn_package() -> str:
     imports: dict[str, list[str]] = {}
     for name in sorted(vars(mg.nn)["__all__"]):
         value = getattr(mg.nn, name)
-        home = "." if isinstance(value, ModuleType) else value.__module__.removeprefix(mg.nn.__name__)
-        imports.setdefault(home, []).append(name)
+        home = mg.nn.__name__ + "." if isinstance(value, ModuleType) else value.__module__
+        imports.setdefault(home.removeprefix(mg.nn.__name__), []).append(name)
     imports[".generated"].append("MODULES")
     lines = [_import(module, sorted(names)) for module, names in sorted(imports.items())]
     return HEADER.format(what="The public names of `microgradnd.nn`.") + "".join(lines)
