@@ -71,6 +71,27 @@ def accuracy(model, x, y):
     return correct
 
 
+def flow(model, x, y):
+    """Give, of each hidden layer of a Sequential, its output before the activation, and dL/d(it).
+
+    A Maxout layer has no such output; of it these are what it gives.
+    """
+    outputs = []
+    for part in model:
+        x = part(x)
+        if isinstance(part, (nn.Linear, nn.Maxout)):
+            x.retain_grad()
+            outputs.append(x)
+    mg.cross_entropy(x, y).backward()
+    model.zero_grad()
+    return [(z.detach(), z.grad) for z in outputs[:-1]]
+
+
+def rms(x):
+    """Give the root of the mean square of a tensor; in float64, as tiny squares vanish else."""
+    return mg.sqrt((x.astype("float64") ** 2).mean()).item()
+
+
 def table(header, rows):
     """Print rows under a header, numbers to three digits."""
     cells = [[_cell(value) for value in row] for row in [header, *rows]]
