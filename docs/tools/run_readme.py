@@ -13,9 +13,10 @@ import io
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +91,8 @@ def main() -> int:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {"__name__": "__main__"}
     found = list(blocks(text))
-    faults = [fault for block in found if (fault := run(block, names))]
+    with TemporaryDirectory() as folder, chdir(folder):  # the page writes files
+        faults = [fault for block in found if (fault := run(block, names))]
     faults += [f"README.md links to {link}, which is not there" for link in missing_links(text)]
     faults += [f"README.md does not quote: {words}" for words in missing_message(text)]
     print("\n".join(faults) or f"README.md: {len(found)} blocks run as they say")
