@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from ..arraylike import to_array
 from ..modes import no_grad
 from ..random import Generator, default_generator
 from ..registry import COMPOSITES, REGISTRY
-from ..tape import Tensor
+from ..tape import Tensor, wrap
 from .generated import FAMILIES, options_of
 
 linear = REGISTRY["linear"]
@@ -25,6 +26,8 @@ def _says_dim(op: Any) -> Callable[..., Any]:
     @wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         if "dim" in kwargs:
+            if "axis" in kwargs:
+                raise TypeError(f"{op.__name__}: axis and dim are two names of one thing; say one")
             kwargs["axis"] = kwargs.pop("dim")
         return op(*args, **kwargs)
 
@@ -75,7 +78,7 @@ def embedding(ids: Any, weight: Tensor, padding_idx: int | None = None) -> Tenso
     """Give the rows of a table: ids (...) and weight (n, d) make (..., d).
 
     Args:
-        ids: Integers of 0..n-1.
+        ids: Integers of 0..n-1; -1 is the last row, and so on.
         weight: The table.
         padding_idx: A row that gets no gradient.
 
@@ -85,7 +88,11 @@ def embedding(ids: Any, weight: Tensor, padding_idx: int | None = None) -> Tenso
     out = REGISTRY["take"](weight, ids, axis=0)
     if padding_idx is None:
         return out
-    padding = REGISTRY["expand_dims"](ids == padding_idx % weight.shape[0], axis=-1)
+    if not isinstance(ids, Tensor):  # lists go where the table is; arrays must be there
+        home = None if hasattr(ids, "dtype") else weight.backend
+        ids = wrap(to_array(ids, backend=home))
+    n = weight.shape[0]
+    padding = REGISTRY["expand_dims"](ids % n == padding_idx % n, axis=-1)
     return REGISTRY["where"](padding, out.detach(), out)
 
 
@@ -100,7 +107,8 @@ def layer_norm(
     Raises:
         ValueError: If the last axes are not `normalized_shape`.
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = normalized_shape
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if not shape or x.shape[-len(shape) :] != shape:
         raise ValueError(f"layer_norm: input {x.shape}, the last axes must be {shape}")
     out = REGISTRY["standardize"](x, axis=tuple(range(-len(shape), 0)), eps=eps)

@@ -289,7 +289,10 @@ class LayerNorm(Module):
         elementwise_affine: bool = True, bias: bool = True, dtype: Any = None,
     ):  # fmt: skip
         shape = normalized_shape
-        self.normalized_shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        for size in shape or (0,):
+            _sizes("LayerNorm", normalized_shape=size)
+        self.normalized_shape = shape
         self.eps, self.elementwise_affine = eps, elementwise_affine
         affine = elementwise_affine
         self.weight = Parameter(ones(self.normalized_shape, dtype)) if affine else None
@@ -317,7 +320,7 @@ class Embedding(Module):
     Rows are drawn from N(0, 1).
 
     Raises:
-        IndexError: If an id is outside 0..n-1 (or `padding_idx` is).
+        IndexError: If an id is outside -n..n-1 (or `padding_idx` is); -1 is the last row.
     """
 
     def __init__(
@@ -355,6 +358,10 @@ class Flatten(Module):
     Args:
         start_dim: The first of them.
         end_dim: The last of them.
+
+    Raises:
+        IndexError: If the input has no such axis.
+        ValueError: If the first comes after the last.
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
@@ -362,9 +369,12 @@ class Flatten(Module):
 
     def forward(self, x: Any) -> Any:
         """Reshape."""
-        first, last = (d % x.ndim for d in (self.start_dim, self.end_dim))
+        ends, n = (self.start_dim, self.end_dim), max(x.ndim, 1)  # as if a number were (1,)
+        if not all(-n <= d < n for d in ends):
+            raise IndexError(f"Flatten{ends}: an input of shape {x.shape} has no such axis")
+        first, last = (d % n for d in ends)
         if first > last:
-            raise ValueError(f"Flatten({self.start_dim}, {self.end_dim}): no axes in {x.shape}")
+            raise ValueError(f"Flatten{ends}: no axes in {x.shape}")
         middle = math.prod(x.shape[first : last + 1])
         return x.reshape((*x.shape[:first], middle, *x.shape[last + 1 :]))
 

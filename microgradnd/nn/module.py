@@ -7,17 +7,21 @@ them when they are asked for, in the order in which they were set.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from warnings import warn
 
 import numpy as np
 
-from ..arraylike import to_array
+from ..arraylike import check_dtype, to_array
+from ..backend import Backend
+from ..functions import zeros_like
 from ..modes import no_grad
 from ..tape import Tensor, raw, wrap
 
 Self = TypeVar("Self", bound="Module")
+_number = count(1).__next__  # of a hook: never given twice, so an old handle removes no new hook
 NONE: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -108,10 +112,10 @@ class Module:
     # --- attributes
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, unless that would take a parameter away unnoticed.
+        """Set an attribute, unless that would take a parameter or buffer away unnoticed.
 
         Raises:
-            TypeError: If a parameter would be replaced by a tensor that is none.
+            TypeError: If a parameter would be replaced by what is none, or a buffer by no tensor.
         """
         if isinstance(self.__dict__.get(name), Parameter) and not isinstance(
             value, (Parameter, type(None))
@@ -120,6 +124,11 @@ class Module:
                 f"{type(self).__name__}.{name} is a parameter and cannot become a "
                 f"{type(value).__name__}; use nn.Parameter(...), or .assign_() under no_grad()"
             )
+        if name in self._persistent and not isinstance(value, (Tensor, type(None))):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a buffer and cannot become a "
+                f"{type(value).__name__}; give it a Tensor or None"
+            )
         if isinstance(value, (list, tuple, dict)) and _hides_modules(value):
             warn(
                 f"{type(self).__name__}.{name} is a {type(value).__name__} of modules, whose "
@@ -127,6 +136,10 @@ class Module:
                 stacklevel=2,
             )
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        self._persistent = {n: saved for n, saved in self._persistent.items() if n != name}
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
         """Set a tensor (or None) that moves and is saved with the module but is not trained.
@@ -151,9 +164,18 @@ class Module:
         setattr(self, name, tensor)
 
     def add_module(self, name: str, module: Module) -> None:
-        """Set a child by name, which may be a number in text."""
+        """Set a child by name, which may be a number in text.
+
+        Raises:
+            TypeError: If it is no Module.
+            KeyError: If the name is empty or has a dot, or is that of something else.
+        """
         if not isinstance(module, Module):
             raise TypeError(f"add_module: {name!r} is a {type(module).__name__}, no Module")
+        if not name or "." in name:
+            raise KeyError(f"add_module: a name is not empty and has no dot, got {name!r}")
+        if hasattr(self, name) and not isinstance(self.__dict__.get(name), Module):
+            raise KeyError(f"add_module: {type(self).__name__} has an attribute {name!r}")
         setattr(self, name, module)
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
@@ -223,10 +245,10 @@ class Module:
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Give the buffers by dotted name; a shared one once."""
         return _once(
-            (f"{place}.{name}" if place else name, getattr(module, name))
+            (f"{place}.{name}" if place else name, module.__dict__[name])
             for place, module in self._places(prefix)
             for name in module._persistent
-            if getattr(module, name) is not None
+            if module.__dict__[name] is not None
         )
 
     def buffers(self) -> Iterator[Tensor]:
@@ -264,13 +286,19 @@ class Module:
         """Forget all gradients, or set those that exist to zero."""
         for p in self.parameters():
             if p.grad is not None:
-                p.grad = None if set_to_none else p.grad * 0.0
+                p.grad = None if set_to_none else zeros_like(p.grad)  # times 0 would keep NaN
 
     def to(self: Self, target: Any) -> Self:
         """Move everything to a backend (`"cupy"`) or floats to a dtype, in place; gives the module.
 
         Parameters stay the same objects, so optimizers keep them and take their state along.
+
+        Raises:
+            TypeError: For a dtype that is no float; nothing was changed.
         """
+        named = isinstance(target, (str, Backend)) and target not in np.sctypeDict
+        if not named and check_dtype(target).kind != "f":
+            raise TypeError(f"to: parameters are floats and cannot become {np.dtype(target)}")
         for tensor in [*self.parameters(), *self.buffers()]:
             _move(tensor, target)
         return self
@@ -295,8 +323,11 @@ class Module:
             The missing and the unexpected names (none if strict).
 
         Raises:
+            TypeError: If the state is no mapping.
             ValueError: Naming every name, shape and dtype that does not fit.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: a dict is wanted, got a {type(state).__name__}")
         own = self._saved()
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
@@ -307,13 +338,12 @@ class Module:
         values = {}
         for name in [name for name in own if name in state]:
             tensor, value = own[name], state[name]
-            shape, dtype = np.shape(raw(value)), getattr(value, "dtype", np.dtype(object))
-            if not hasattr(value, "shape"):
+            if not (hasattr(value, "shape") and hasattr(value, "dtype")):
                 faults.append(f"{name!r} is a {type(value).__name__}, no tensor or array")
-            elif shape != tensor.shape:
-                faults.append(f"{name!r} has shape {shape}, {tensor.shape} is wanted")
-            elif (dtype.kind == "f") != (tensor.dtype.kind == "f"):
-                faults.append(f"{name!r} is {dtype}, {tensor.dtype} is wanted")
+            elif tuple(value.shape) != tensor.shape:
+                faults.append(f"{name!r} has shape {tuple(value.shape)}, {tensor.shape} is wanted")
+            elif value.dtype.kind not in ("f" if tensor.dtype.kind == "f" else "biu"):
+                faults.append(f"{name!r} is {value.dtype}, {tensor.dtype} is wanted")
             else:
                 values[name] = to_array(raw(value), tensor.dtype, tensor.backend)
         if faults:
@@ -339,7 +369,7 @@ class Module:
 
     def _hook(self, kind: str, hook: Any) -> Handle:
         hooks = getattr(self, kind)
-        number = max(hooks, default=0) + 1
+        number = _number()
         setattr(self, kind, {**hooks, number: hook})
         return Handle(self, kind, number)
 
@@ -427,7 +457,10 @@ class ModuleList(Module):
 
     def append(self: Self, module: Any) -> Self:
         """Add a module (or a function) at the end; gives the list."""
-        setattr(self, str(len(self)), _as_module(module))  # type: ignore[arg-type]
+        number = len(self)  # type: ignore[arg-type]
+        while str(number) in self.__dict__:  # a part of another list, with that one's numbers
+            number += 1
+        self.add_module(str(number), _as_module(module))
         return self
 
     def extend(self: Self, modules: Iterable[Any]) -> Self:
@@ -436,8 +469,11 @@ class ModuleList(Module):
             self.append(module)  # type: ignore[attr-defined]
         return self
 
+    def _names(self) -> list[str]:
+        return [name for name, value in self.__dict__.items() if isinstance(value, Module)]
+
     def _items(self) -> list[Module]:
-        return [value for value in self.__dict__.values() if isinstance(value, Module)]
+        return [self.__dict__[name] for name in self._names()]
 
     def __len__(self) -> int:
         return len(self._items())
@@ -447,14 +483,10 @@ class ModuleList(Module):
 
     def __getitem__(self, index: int | slice) -> Any:
         chosen = self._items()[index]
-        return type(self)(*self._made_of(chosen)) if isinstance(chosen, list) else chosen
+        return type(self)(chosen) if isinstance(chosen, list) else chosen
 
     def __setitem__(self, index: int, module: Any) -> None:
-        setattr(self, str(range(len(self))[index]), _as_module(module))
-
-    @staticmethod
-    def _made_of(modules: list[Module]) -> tuple[Any, ...]:
-        return (modules,)
+        setattr(self, self._names()[index], _as_module(module))
 
 
 class Sequential(ModuleList):
@@ -483,9 +515,11 @@ class Sequential(ModuleList):
             x = module(x)
         return x
 
-    @staticmethod
-    def _made_of(modules: list[Module]) -> tuple[Any, ...]:
-        return tuple(modules)
+    def __getitem__(self, index: int | slice) -> Any:
+        """Give a module, or those of a slice as another Sequential under the same names."""
+        if isinstance(index, slice):
+            return type(self)({name: self.__dict__[name] for name in self._names()[index]})
+        return self._items()[index]
 
 
 class ModuleDict(Module):
@@ -496,9 +530,7 @@ class ModuleDict(Module):
             self[name] = module
 
     def __setitem__(self, name: str, module: Any) -> None:
-        if hasattr(type(self), name):
-            raise KeyError(f"ModuleDict: {name!r} is a method's name")
-        setattr(self, name, _as_module(module))
+        self.add_module(name, _as_module(module))
 
     def __getitem__(self, name: str) -> Module:
         return dict(self.items())[name]

@@ -47,21 +47,26 @@ def clip_grad_norm_(
     grads = [p.grad for p in _listed(parameters) if p.grad is not None]
     if not grads:
         return wrap(REGISTRY["sum"]([])._array)
-    xp = grads[0].backend.xp
-    flat = [xp.absolute(xp.reshape(g._array, (-1,))) for g in grads]
-    if norm_type == math.inf:
-        norm = xp.max(xp.stack([xp.max(f) for f in flat]))
-    elif norm_type == 2.0:
-        norm = xp.sqrt(xp.sum(xp.stack([xp.sum(f * f) for f in flat])))
-    else:
-        norm = xp.sum(xp.stack([xp.sum(f**norm_type) for f in flat])) ** (1.0 / norm_type)
-    total = wrap(grads[0].backend.asarray(norm))
-    if error_if_nonfinite and not math.isfinite(total.item()):
-        raise FloatingPointError(f"clip_grad_norm_: the norm of the gradients is {total.item()}")
-    factor = xp.minimum(max_norm / (total._array + 1e-6), 1.0)
-    for grad in grads:
-        _scale(grad, xp.astype(factor, grad.dtype))
+    backend = grads[0].backend
+    with backend.quiet():  # a gradient that overflowed is no reason to warn
+        total = wrap(backend.asarray(_norm(backend.xp, [g._array for g in grads], norm_type)))
+        if error_if_nonfinite and not math.isfinite(total.item()):
+            raise FloatingPointError(
+                f"clip_grad_norm_: the norm of the gradients is {total.item()}"
+            )
+        factor = backend.xp.minimum(max_norm / (total._array + 1e-6), 1.0)
+        for grad in grads:
+            _scale(grad, backend.xp.astype(factor, grad.dtype))
     return total
+
+
+def _norm(xp: Any, arrays: list[Any], order: float) -> Any:
+    flat = [xp.absolute(xp.reshape(a, (-1,))) for a in arrays]
+    if order == math.inf:
+        return xp.max(xp.stack([xp.max(f) for f in flat]))
+    if order == 2.0:
+        return xp.sqrt(xp.sum(xp.stack([xp.sum(f * f) for f in flat])))
+    return xp.sum(xp.stack([xp.sum(f**order) for f in flat])) ** (1.0 / order)
 
 
 @no_grad
