@@ -423,6 +423,15 @@ def test_an_optimizer_is_stored_under_the_names_of_its_parameters(path):
     assert load(path)["opt"]["param_groups"] == [{"params": ["a", "b", "head/c"], "lr": 0.1}]
 
 
+def test_a_parameter_of_two_modules_has_one_name_in_whatever_order_they_are_given(path):
+    shared = mg.full((1,), 4.0)
+    save(path, a=Part(x=shared), b=Part(y=shared), opt=Momentum([shared]))
+    other = mg.zeros(1)
+    opt = Momentum([other])
+    load(path, b=Part(y=other), a=Part(x=other), opt=opt)
+    assert opt.state == [4.0] and other.item() == 4.0
+
+
 def test_an_optimizer_saved_alone_goes_by_order(path):
     parts = [mg.full((1,), v) for v in (1.0, 2.0)]
     save(path, opt=Momentum(parts), epoch=1)
