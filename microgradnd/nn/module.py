@@ -139,7 +139,8 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
-        self._persistent = {n: saved for n, saved in self._persistent.items() if n != name}
+        if name in self._persistent:
+            self._persistent = {n: saved for n, saved in self._persistent.items() if n != name}
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
         """Set a tensor (or None) that moves and is saved with the module but is not trained.

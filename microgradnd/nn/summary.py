@@ -32,10 +32,10 @@ def summary(model: Module, input_shape: Any, dtype: Any = None) -> None:
     Example:
         >>> import microgradnd as mg
         >>> mg.nn.summary(mg.nn.Sequential(mg.nn.Linear(4, 3), mg.relu), (32, 4))
-        module      class       output   parameters
-                    Sequential  (32, 3)          15
-          0         Linear      (32, 3)          15
-          1         relu        (32, 3)           0
+        module  class       output   parameters
+                Sequential  (32, 3)          15
+          0     Linear      (32, 3)          15
+          1     relu        (32, 3)           0
         parameters: 15, trained: 15
     """
     shapes: dict[int, str] = {}

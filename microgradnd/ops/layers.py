@@ -91,7 +91,8 @@ def standardize(xp, x, /, axis=-1, eps=1e-5):
         >>> mg.standardize(x, eps=0.0), mg.grad(lambda x: mg.standardize(x, eps=3.0)[1])(x)
         (Tensor([-1.,  1.]), Tensor([-0.1875,  0.1875]))
     """
-    if not x.size:
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if not x.size and any(x.shape[i] == 0 for i in axes):
         raise ValueError(f"standardize: no elements to average, the shape is {x.shape}")
     scale, d = _scale(xp, x, axis, eps)
     return d * scale, (scale,)
