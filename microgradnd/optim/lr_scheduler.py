@@ -20,6 +20,14 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _checked(scheduler: Any, optimizer: Any) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"{type(scheduler).__name__}: an Optimizer is wanted, got {type(optimizer).__name__}"
+        )
+    return optimizer
+
+
 class LRScheduler:
     """A schedule in closed form; subclasses define `rate`.
 
@@ -32,11 +40,7 @@ class LRScheduler:
     """
 
     def __init__(self, optimizer: Optimizer):
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"{type(self).__name__}: an Optimizer is wanted, got {type(optimizer).__name__}"
-            )
-        self.optimizer = optimizer
+        self.optimizer = _checked(self, optimizer)
         self.base_lrs = [group.setdefault("initial_lr", group["lr"])
                          for group in optimizer.param_groups]  # fmt: skip
         self.last_epoch = 0
@@ -47,6 +51,9 @@ class LRScheduler:
         raise NotImplementedError
 
     def _set(self) -> None:
+        # Groups that were added since are treated as if they had been there from the start.
+        later = self.optimizer.param_groups[len(self.base_lrs) :]
+        self.base_lrs += [group.setdefault("initial_lr", group["lr"]) for group in later]
         for i, (group, base) in enumerate(
             zip(self.optimizer.param_groups, self.base_lrs, strict=True)
         ):
@@ -92,15 +99,16 @@ class LambdaLR(LRScheduler):
         self, optimizer: Optimizer,
         lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
     ):  # fmt: skip
-        n = len(optimizer.param_groups)
-        self.lr_lambdas = [lr_lambda] * n if callable(lr_lambda) else list(lr_lambda)
-        if len(self.lr_lambdas) != n:
+        n = len(_checked(self, optimizer).param_groups)
+        self.lr_lambdas = lr_lambda if callable(lr_lambda) else list(lr_lambda)
+        if isinstance(self.lr_lambdas, list) and len(self.lr_lambdas) != n:
             raise ValueError(f"LambdaLR: {len(self.lr_lambdas)} functions for {n} groups")
         super().__init__(optimizer)
 
     def rate(self, base: float, t: int, group: int) -> float:
         """Give the first rate times f(t)."""
-        return base * self.lr_lambdas[group](t)
+        f = self.lr_lambdas
+        return float(base * (f[group] if isinstance(f, list) else f)(t))
 
 
 class StepLR(LRScheduler):
@@ -232,6 +240,9 @@ class SequentialLR(LRScheduler):
                 f"SequentialLR: {len(self.schedulers)} schedules want "
                 f"{len(self.schedulers) - 1} growing milestones, got {list(milestones)}"
             )
+        for s in self.schedulers:
+            if not isinstance(s, LRScheduler):
+                raise TypeError(f"SequentialLR: a {type(s).__name__} has no rates of its own")
         if any(s.optimizer is not optimizer for s in self.schedulers):
             raise ValueError("SequentialLR: a schedule belongs to another optimizer")
         super().__init__(optimizer)
@@ -273,7 +284,7 @@ class ReduceLROnPlateau:
             )
         if not 0.0 < factor < 1.0:
             raise ValueError(f"ReduceLROnPlateau: factor must be in (0, 1), got {factor}")
-        n = len(optimizer.param_groups)
+        n = len(_checked(self, optimizer).param_groups)
         self.min_lrs = [min_lr] * n if isinstance(min_lr, (int, float)) else list(min_lr)
         if len(self.min_lrs) != n:
             raise ValueError(f"ReduceLROnPlateau: {len(self.min_lrs)} min_lr for {n} groups")
@@ -303,7 +314,8 @@ class ReduceLROnPlateau:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            for group, lowest in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+            for i, group in enumerate(self.optimizer.param_groups):
+                lowest = self.min_lrs[min(i, len(self.min_lrs) - 1)]  # groups were added perhaps
                 lower = max(group["lr"] * self.factor, lowest)
                 if group["lr"] - lower > self.eps:
                     group["lr"] = lower

@@ -12,16 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from operator import is_
 from typing import Any
 
-import numpy as np
-
+from .. import backend as backends
 from ..arraylike import to_array
 from ..backend import Backend
+from ..functions import zeros_like
 from ..modes import enable_grad
 from ..tape import Tensor, raw, wrap
 
 ALIGNMENT = 64  # bytes: of a cache line, and of the widest registers
+FREE = ("initial_lr", "name")  # what a group may say besides the algorithm's options
 
 
 class Flat:
@@ -38,8 +40,7 @@ class Flat:
 
     def __init__(self, params: list[Tensor]):
         self.params = params
-        self.backend: Backend = params[0].backend
-        self.dtype = params[0].dtype
+        home, self.dtype = params[0].backend, params[0].dtype
         unit = ALIGNMENT // self.dtype.itemsize
         self.starts, self.stops, self.gaps = [], [], []
         place = 0
@@ -48,9 +49,9 @@ class Flat:
             self.stops.append(place + p.size)
             place = -(-(place + p.size) // unit) * unit
             gap = place - self.stops[-1]
-            self.gaps.append(self.backend.xp.zeros((gap,), dtype=self.dtype) if gap else None)
+            self.gaps.append(home.xp.zeros((gap,), dtype=self.dtype) if gap else None)
         self.size = place
-        self.buffer = self.backend.aligned(place, self.dtype, ALIGNMENT)
+        self.buffer = home.aligned(place, self.dtype, ALIGNMENT)
         self.views = []
         for p, start, stop in zip(params, self.starts, self.stops, strict=True):
             view = self.buffer[start:stop].reshape(p.shape)
@@ -59,6 +60,11 @@ class Flat:
             self.views.append(view)
         self.slots: dict[str, Any] = {}
         self.steps = [0] * len(params)
+
+    @property
+    def backend(self) -> Backend:
+        """Where the buffers live."""
+        return backends.of(self.buffer)
 
     def intact(self) -> bool:
         """Whether every parameter still is its view of the buffer."""
@@ -100,17 +106,17 @@ class Flat:
             self.slots[name] = self.backend.xp.full((self.size,), value, dtype=self.dtype)
         return self.slots[name]
 
-    def state(self, i: int) -> dict[str, Any]:
-        """Give a parameter's number of steps and its slots, copied; nothing before its first."""
+    def state(self, i: int, slots: dict[str, Any]) -> dict[str, Any]:
+        """Give a parameter's number of steps and some slots, copied; nothing before its first."""
         if not self.steps[i]:
             return {}
         part, shape = slice(self.starts[i], self.stops[i]), self.params[i].shape
-        copies = {n: wrap(s[part].reshape(shape).copy()) for n, s in self.slots.items()}
+        copies = {n: wrap(s[part].reshape(shape).copy()) for n, s in slots.items()}
         return {"step": self.steps[i], **copies}
 
     def restore(self, i: int, state: dict[str, Any], initial: Callable[[str], float]) -> None:
         """Set a parameter's number of steps and its slots."""
-        self.steps[i] = state.get("step", 0)
+        self.steps[i] = int(state.get("step", 0))
         part = slice(self.starts[i], self.stops[i])
         for name in self.slots.keys() - state.keys():  # of steps that are forgotten now
             self.slots[name][part] = initial(name)
@@ -143,6 +149,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self._flats: list[list[Flat]] = []
+        self._laid: list[list[Tensor]] = []  # the parameters of each group that are in its buffers
         groups = _groups(params, type(self).__name__)
         for group in groups:
             self.add_param_group(group)
@@ -186,7 +193,7 @@ class Optimizer:
         who = type(self).__name__
         group = dict(group)
         params = _tensors(group.pop("params", None), who)
-        unknown = [name for name in group if name not in (*self.defaults, "initial_lr", "name")]
+        unknown = [name for name in group if name not in (*self.defaults, *FREE)]
         if unknown:
             raise TypeError(f"{who}: unknown options {unknown}; it takes {list(self.defaults)}")
         known = {id(p) for other in self.param_groups for p in other["params"]}
@@ -198,13 +205,14 @@ class Optimizer:
         self.check(group)
         self.param_groups.append(group)
         self._flats.append(_flatten(params))
+        self._laid.append(list(params))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set those that exist to zero."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p._node is not None and p._node.grad is not None:
-                    p._node.grad = None if set_to_none else p._node.grad * 0.0
+                    p._node.grad = None if set_to_none else zeros_like(p._node.grad)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; all is computed before anything is written.
@@ -225,7 +233,8 @@ class Optimizer:
                         part = flat.part(first, last)
                         g = flat.gradient(first, last)
                         held = [flat.slot(n, self.initial(group, n))[part] for n in names]
-                        scalars = self.scalars(group, flat.steps[first] + 1)
+                        # NumPy's numbers, of a schedule perhaps, would widen the arrays.
+                        scalars = map(float, self.scalars(group, flat.steps[first] + 1))
                         new = self.update(
                             flat.backend.xp, flat.buffer[part], g, *held, *scalars, **flags
                         )
@@ -247,18 +256,26 @@ class Optimizer:
     def _current(self, number: int) -> list[Flat]:
         """A group's buffers, made anew where the user replaced or moved a parameter."""
         flats, params = self._flats[number], self.param_groups[number]["params"]
-        if sum(len(flat.params) for flat in flats) != len(params) or not all(
-            flat.intact() for flat in flats
-        ):
+        laid = self._laid[number]
+        same = len(laid) == len(params) and all(map(is_, laid, params))
+        if not same or not all(flat.intact() for flat in flats):
             group = self.param_groups[number]
             states = {
-                id(p): flat.state(i) for flat in flats for i, p in enumerate(flat.params)
+                id(p): flat.state(i, flat.slots)
+                for flat in flats
+                for i, p in enumerate(flat.params)
             }
             flats = self._flats[number] = _flatten(_tensors(params, type(self).__name__))
+            self._laid[number] = list(params)
             for flat in flats:
                 for i, p in enumerate(flat.params):
                     flat.restore(i, states.get(id(p), {}), partial(self.initial, group))
         return flats
+
+    def _held(self, number: int, flat: Flat) -> dict[str, Any]:
+        """The slots that a group's options ask for; those of earlier options are left out."""
+        group = self.param_groups[number]
+        return {name: flat.slot(name, self.initial(group, name)) for name in self.slots(group)}
 
     def _places(self) -> Iterator[tuple[Tensor, Flat, int]]:
         """Every parameter in the order of the groups, with its buffer and its number there."""
@@ -278,7 +295,11 @@ class Optimizer:
 
         Parameters are numbered in the order of the groups; one that was never updated has no state.
         """
-        state = {i: flat.state(k) for i, (_, flat, k) in enumerate(self._places())}
+        owners = [k for k, group in enumerate(self.param_groups) for _ in group["params"]]
+        state = {
+            i: flat.state(k, self._held(owner, flat))
+            for i, (owner, (_, flat, k)) in enumerate(zip(owners, self._places(), strict=True))
+        }
         groups, start = [], 0
         for group in self.param_groups:
             numbers = list(range(start, start + len(group["params"])))
@@ -304,17 +325,19 @@ class Optimizer:
         options = [{**self.param_groups[k], **_options(group)} for k, group in enumerate(groups)]
         owners = [k for k, n in enumerate(have) for _ in range(n)]
         faults = []
-        for group in options:
+        for k, group in enumerate(options):
             self.check(group)
+            if unknown := group.keys() - self.defaults.keys() - set(FREE) - {"params"}:
+                faults.append(f"group {k} has the unknown options {sorted(unknown)}")
         for i, owner, (p, _, _) in zip(numbers, owners, places, strict=True):
             own = saved.get(i, {})
             names = {"step", *self.slots(options[owner])} if own else set()
             if own.keys() != names:
                 faults.append(f"parameter {i} has {sorted(own)}, {sorted(names)} are wanted")
             faults += [
-                f"{name} of parameter {i} has shape {np.shape(raw(value))}, {p.shape} is wanted"
+                f"{name} of parameter {i} has shape {shape}, {p.shape} is wanted"
                 for name, value in own.items()
-                if name != "step" and np.shape(raw(value)) != p.shape
+                if name != "step" and (shape := getattr(value, "shape", "none")) != p.shape
             ]
         surplus = sorted(saved.keys() - set(numbers))
         if surplus:
