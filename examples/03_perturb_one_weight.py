@@ -21,17 +21,6 @@ COLOURS = {"sigmoid": "tab:red", "relu": "tab:blue", "maxout": "tab:orange"}
 CLOSE = {"sigmoid": 1e-2, "relu": 1e-6, "maxout": 1e-6}
 
 
-def network(name):
-    """Give a deep network; with Maxout in pairs, each layer computes 128 numbers and keeps 64."""
-    if name != "maxout":
-        return lesson.network(DEPTH, name)
-    layers = []
-    for _ in range(DEPTH):
-        layers += [lesson.linear(64, 128, lambda w: nn.init.maxout_he_(w, 2)),
-                   lambda z: mg.maxout(z, 2)]  # fmt: skip
-    return nn.Sequential(*layers, lesson.linear(64, 10))
-
-
 @mg.no_grad
 def outcome(model, x, y, place, step):
     """Give activations and loss when one weight of the first layer is shifted by a step."""
@@ -69,7 +58,7 @@ def pushed(model, x, place):
 
 def perturb(name, x, y):
     """Look at the most influential weight of the first layer from both ends."""
-    model = network(name)
+    model = lesson.network(DEPTH, name)
     mg.cross_entropy(model(x), y).backward()
     gradient = model[0].weight.grad
     place = divmod(mg.abs(gradient).argmax().item(), gradient.shape[1])

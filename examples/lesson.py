@@ -24,6 +24,7 @@ INIT = {
     "elu": nn.init.lecun_normal_,
     "selu": nn.init.lecun_normal_,
     "identity": nn.init.xavier_normal_,
+    "maxout": lambda w: nn.init.maxout_he_(w, 2),
 }
 
 
@@ -44,12 +45,16 @@ def linear(inputs, outputs, init=nn.init.xavier_normal_, bias=0.0):
 
 
 def network(depth, activation, width=WIDTH, inputs=64, outputs=10, init=None, bias=0.0):
-    """Give a network of `depth` hidden layers; weights begin as suits the activation."""
-    function = getattr(mg, activation)
+    """Give a network of `depth` hidden layers; weights begin as suits the activation.
+
+    With `maxout` a layer computes two numbers per unit, and keeps the larger one.
+    """
+    paired = activation == "maxout"
+    function = (lambda z: mg.maxout(z, 2)) if paired else getattr(mg, activation)
     layers = []
     for i in range(depth):
         n = inputs if i == 0 else width
-        layers += [linear(n, width, init or INIT[activation], bias), function]
+        layers += [linear(n, width * (1 + paired), init or INIT[activation], bias), function]
     return nn.Sequential(*layers, linear(width if depth else inputs, outputs))
 
 
