@@ -135,6 +135,10 @@ def test_replacing_an_attribute_replaces_what_is_found():
     assert [n for n, _ in block.named_buffers()] == ["scratch"]
     block.mask = 3.0  # an attribute like any other now
     assert "mask" not in block.state_dict()
+    block.scratch = nn.Parameter([1.0])
+    assert not list(block.buffers())
+    assert [n for n, _ in block.named_parameters()] == ["scratch"]
+    assert list(block.state_dict()) == ["scratch"]
 
 
 def test_buffers_are_registered_and_stay_tensors():
@@ -650,6 +654,7 @@ MAKE = {
     "BatchNorm1d(0)": (ValueError, "num_features"),
     "LayerNorm(0)": (ValueError, "normalized_shape .* got 0"),
     "LayerNorm(())": (ValueError, "normalized_shape"),
+    "LayerNorm(2.5)": (ValueError, r"normalized_shape .* got 2\.5"),
     "LayerNorm((2, 0))": (ValueError, "normalized_shape"),
     "Embedding(0, 1)": (ValueError, "num_embeddings"),
     "Embedding(3, 2, 3)": (IndexError, "padding_idx 3 for 3 rows"),
@@ -722,6 +727,23 @@ def test_an_empty_batch_gives_an_empty_batch():
         if out.requires_grad:
             out.sum().backward()
             assert all(np.all(p.grad.numpy() == 0.0) for p in module.parameters())
+
+
+@pytest.mark.parametrize("data", [[[1.0, 2.0], [-3.0, 4.0]], np.eye(2, dtype="float32")],
+                         ids=["list", "array"])  # fmt: skip
+def test_every_layer_takes_lists_and_arrays(data):
+    for make in (
+        lambda: nn.Linear(2, 3), lambda: nn.Maxout(2, 3, 2), nn.PReLU, lambda: nn.PReLU(2),
+        lambda: nn.BatchNorm1d(2), lambda: nn.BatchNorm1d(2).eval(), lambda: nn.LayerNorm(2),
+        nn.Dropout, lambda: nn.Dropout().eval(), nn.ReLU, nn.Softmax,
+    ):  # fmt: skip
+        module, twin = (copy.deepcopy(make()) for _ in range(2))
+        twin.load_state_dict(module.state_dict())
+        mg.manual_seed(0)
+        got = module(data)
+        mg.manual_seed(0)
+        assert isinstance(got, mg.Tensor)
+        assert np.array_equal(host(got), host(twin(mg.tensor(data))))
 
 
 def test_linear_takes_any_leading_axes():
@@ -1042,6 +1064,12 @@ WRONG = {
     "name": (lambda t: init.kaiming_normal_(t, nonlinearity="nothing"), "'nothing'.*leaky_relu"),
     "pieces": (lambda t: init.maxout_he_(t, 0), "got 0"),
     "interval": (lambda t: init.trunc_normal_(t, a=2.0, b=1.0), r"\[2\.0, 1\.0\]"),
+    "a narrow interval": (lambda t: init.trunc_normal_(t, a=0.0, b=1e-6), "hardly"),
+    "no spread": (lambda t: init.trunc_normal_(t, std=math.nan), "hardly"),
+    "bounds": (lambda t: init.uniform_(t, 1.0, 0.0), r"1\.0 is above the upper one 0\.0"),
+    "deviation": (lambda t: init.normal_(t, std=-1.0), r"-1\.0"),
+    "gain": (lambda t: init.xavier_normal_(t, gain=-1.0), "negative"),
+    "sparsity": (lambda t: init.sparse_(t, -0.5), r"-0\.5"),
     "far out": (lambda t: init.trunc_normal_(t, a=5.0, b=6.0), "hardly"),
 }
 
@@ -1053,6 +1081,10 @@ def test_initializers_refuse_what_does_not_fit(case):
     with pytest.raises(ValueError, match=said):
         call(t)
     assert (t == 1.0).all()
+    with pytest.raises(TypeError, match="ndarray"):
+        init.normal_(np.ones(3))
+    with pytest.raises(TypeError, match="int64"):
+        init.normal_(mg.tensor([1]))
 
 
 # ------------------------------------------------------------------------------------------- utils
@@ -1090,6 +1122,10 @@ def test_the_norm_of_all_gradients_is_clipped_and_nothing_waits(home, order, nor
 def test_clipping_of_one_of_none_and_of_several_dtypes():
     assert utils.clip_grad_norm_([], 1.0).item() == 0.0
     assert utils.clip_grad_norm_([nn.Parameter([1.0])], 1.0).item() == 0.0
+    empty = param(np.zeros((0, 3)))
+    empty.grad = mg.zeros((0, 3))
+    for order in (1, 2, math.inf):
+        assert utils.clip_grad_norm_(empty, 1.0, order).item() == 0.0
     ps = with_gradients()
     assert utils.clip_grad_norm_(ps[0], 1.0).item() == 5.0
     for dtype in ("float16", "float64"):
@@ -1166,6 +1202,7 @@ def test_what_the_utilities_refuse():
     for call, said in (
         (lambda: utils.clip_grad_norm_(ps, -1.0), "-1.0"),
         (lambda: utils.clip_grad_norm_(ps, math.nan), "nan"),
+        (lambda: utils.clip_grad_norm_(ps, 1.0, 0), "norm_type must be positive, got 0"),
         (lambda: utils.clip_grad_value_(ps, -1.0), "-1.0"),
         (lambda: utils.clip_grad_value_(ps, math.nan), "nan"),
         (lambda: utils.max_norm_(mg.ones((2, 2)), 0.0), "0.0"),

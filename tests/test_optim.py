@@ -656,6 +656,13 @@ def test_a_state_that_does_not_fit_changes_nothing(case):
                      [host(t) for n, t in before["state"][i].items() if n != "step"])  # fmt: skip
 
 
+def test_something_else_is_no_state():
+    _, optimizer = trained("adam", shapes=[(2,), (3,)])
+    for wrong in ({}, [1], optimizer, {"state": {}}):
+        with pytest.raises(ValueError, match="of Adam: a dict with 'state' and 'param_groups'"):
+            optimizer.load_state_dict(wrong)
+
+
 def test_several_faults_are_told_together():
     _, optimizer = trained("adam", shapes=[(2,), (3,)])
     state = copy.deepcopy(optimizer.state_dict())

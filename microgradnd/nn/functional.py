@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 from ..arraylike import to_array
+from ..functions import asarray
 from ..modes import no_grad
 from ..random import Generator, default_generator
 from ..registry import COMPOSITES, REGISTRY
@@ -68,6 +69,7 @@ def dropout(
     """
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout: p must be in [0, 1], got {p}")
+    x = asarray(x)
     if not training or p == 0.0:
         return x
     keep = (generator or default_generator()).bernoulli(1.0 - p, x.shape, backend=x.backend)
@@ -109,6 +111,7 @@ def layer_norm(
     """
     shape = normalized_shape
     shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    x = asarray(x)
     if not shape or x.shape[-len(shape) :] != shape:
         raise ValueError(f"layer_norm: input {x.shape}, the last axes must be {shape}")
     out = REGISTRY["standardize"](x, axis=tuple(range(-len(shape), 0)), eps=eps)
@@ -132,6 +135,7 @@ def batch_norm(
     Raises:
         ValueError: If there is only one value per channel to average in training.
     """
+    x = asarray(x)
     axes = (0, *range(2, x.ndim))
     row = (1, -1) + (1,) * (x.ndim - 2)
     if training or running_mean is None or running_var is None:

@@ -21,6 +21,8 @@ HOST = backends.named("numpy")
 
 
 def _write(tensor: Tensor, values: Any) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"a Tensor is wanted, to write into, got a {type(tensor).__name__}")
     with no_grad():
         values = np.broadcast_to(np.asarray(values, tensor.dtype), tensor.shape)
         tensor.assign_(wrap(tensor.backend.asarray(np.ascontiguousarray(values))))
@@ -28,11 +30,15 @@ def _write(tensor: Tensor, values: Any) -> Tensor:
 
 
 def _uniform(tensor: Tensor, a: float, b: float, generator: Generator | None) -> Tensor:
+    if not a <= b:
+        raise ValueError(f"the lower bound {a} is above the upper one {b}")
     draw = (generator or default_generator()).uniform
     return _write(tensor, draw(a, b, tensor.shape, dtype=tensor.dtype, backend=HOST)._array)
 
 
 def _normal(tensor: Tensor, mean: float, std: float, generator: Generator | None) -> Tensor:
+    if not std >= 0.0:
+        raise ValueError(f"a standard deviation must not be negative, got {std}")
     draw = (generator or default_generator()).normal
     return _write(tensor, draw(mean, std, tensor.shape, dtype=tensor.dtype, backend=HOST)._array)
 
@@ -103,9 +109,13 @@ def trunc_normal_(
     """Draw from N(mean, std²) until every value is in [a, b]; gives the tensor.
 
     Raises:
-        ValueError: If the interval is empty, or so far out that hardly a draw falls into it.
+        ValueError: If fewer than one draw in 10,000 would fall into the interval.
     """
-    if not a < b or max(a - mean, mean - b) > 4.0 * std:
+
+    def below(x: float) -> float:
+        return 0.5 * math.erfc((mean - x) / (std * math.sqrt(2.0)))
+
+    if not (a < b and std > 0.0 and below(b) - below(a) > 1e-4):
         raise ValueError(f"trunc_normal_: [{a}, {b}] is hardly met by N({mean}, {std}^2)")
     draw = (generator or default_generator()).normal
     values = np.full(tensor.shape, np.nan)
@@ -271,6 +281,8 @@ def sparse_(
     """
     if tensor.ndim != 2:
         raise ValueError(f"sparse_: a matrix is wanted, got shape {tensor.shape}")
+    if not 0.0 <= sparsity <= 1.0:
+        raise ValueError(f"sparse_: sparsity must be in [0, 1], got {sparsity}")
     generator = generator or default_generator()
     values = generator.normal(0.0, std, tensor.shape, dtype="float64", backend=HOST)._array.copy()
     zeros = math.ceil(sparsity * tensor.shape[0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..functions import full, ones, zeros
+from ..functions import asarray, full, ones, zeros
 from ..modes import no_grad
 from ..registry import REGISTRY
 from ..tape import Tensor
@@ -248,6 +248,7 @@ class BatchNorm1d(Module):
 
     def forward(self, x: Any) -> Any:
         """Standardize, and track in training."""
+        x = asarray(x)
         if x.ndim not in (2, 3) or x.shape[1] != self.num_features:
             raise ValueError(f"BatchNorm1d({self.num_features}): (N, {self.num_features}) or (N, "
                              f"{self.num_features}, L) is wanted, got {x.shape}")  # fmt: skip
@@ -289,7 +290,7 @@ class LayerNorm(Module):
         elementwise_affine: bool = True, bias: bool = True, dtype: Any = None,
     ):  # fmt: skip
         shape = normalized_shape
-        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
         for size in shape or (0,):
             _sizes("LayerNorm", normalized_shape=size)
         self.normalized_shape = shape

@@ -124,6 +124,8 @@ class Module:
                 f"{type(self).__name__}.{name} is a parameter and cannot become a "
                 f"{type(value).__name__}; use nn.Parameter(...), or .assign_() under no_grad()"
             )
+        if name in self._persistent and isinstance(value, Parameter):
+            delattr(self, name)  # a parameter from now on
         if name in self._persistent and not isinstance(value, (Tensor, type(None))):
             raise TypeError(
                 f"{type(self).__name__}.{name} is a buffer and cannot become a "

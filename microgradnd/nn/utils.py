@@ -30,21 +30,23 @@ def clip_grad_norm_(
     Args:
         parameters: Tensors; those without a gradient are left out.
         max_norm: The bound c.
-        norm_type: 1, 2, ... or infinity.
+        norm_type: 1, 2, ... (any positive number) or infinity.
         error_if_nonfinite: Raise if the norm is NaN or infinite; this reads it from the device.
 
     Returns:
         The norm before, a 0-d tensor.
 
     Raises:
-        ValueError: If `max_norm` is negative or NaN.
+        ValueError: If `max_norm` is negative or NaN, or `norm_type` is not positive.
         FloatingPointError: If the norm is not finite and that was asked for; nothing was changed.
 
     Source: Pascanu et al., On the difficulty of training recurrent neural networks (ICML 2013).
     """
     if not max_norm >= 0.0:
         raise ValueError(f"clip_grad_norm_: max_norm must not be negative, got {max_norm}")
-    grads = [p.grad for p in _listed(parameters) if p.grad is not None]
+    if not norm_type > 0.0:
+        raise ValueError(f"clip_grad_norm_: norm_type must be positive, got {norm_type}")
+    grads = [p.grad for p in _listed(parameters) if p.grad is not None and p.size]
     if not grads:
         return wrap(REGISTRY["sum"]([])._array)
     backend = grads[0].backend

@@ -10,7 +10,7 @@ and writes into none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from operator import is_
 from typing import Any
@@ -314,6 +314,8 @@ class Optimizer:
             ValueError: Naming what does not fit; nothing was changed.
         """
         who = f"load_state_dict of {type(self).__name__}"
+        if not isinstance(state, Mapping) or not {"state", "param_groups"} <= state.keys():
+            raise ValueError(f"{who}: a dict with 'state' and 'param_groups' is wanted")
         groups = state["param_groups"]
         have = [len(group["params"]) for group in self.param_groups]
         got = [len(group["params"]) for group in groups]
