@@ -1045,6 +1045,8 @@ def test_values_have_the_shape_that_they_should():
         q = q.reshape(shape[0], -1)
         small = q @ q.T if q.shape[0] <= q.shape[1] else q.T @ q
         np.testing.assert_allclose(small, 4.0 * np.eye(len(small)), atol=1e-12)
+    corners = [init.orthogonal_(mg.zeros((3, 3)))[0, 0].item() for _ in range(30)]
+    assert min(corners) < 0 < max(corners)  # QR alone gives one sign
     x = init.sparse_(big, 0.25, std=0.1).numpy()
     assert ((x == 0.0).sum(0) == 15).all()
     assert 0.08 < x[x != 0.0].std() < 0.12
