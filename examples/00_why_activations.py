@@ -32,7 +32,10 @@ def collapse():
 def learn(model, loss_fn, x, y, rate, steps=500):
     """Minimise a loss over all examples at once; give the final loss."""
     adam = mg.optim.Adam(model.parameters(), lr=rate)
-    mg.train.fit(model, loss_fn, adam, (x, y), epochs=steps, batch_size=len(x), progress=False)
+    # Adam's loss has spikes at a constant rate: where it ends is chance.
+    falling = mg.train.Schedule(mg.optim.lr_scheduler.CosineAnnealingLR(adam, steps))
+    mg.train.fit(model, loss_fn, adam, (x, y), epochs=steps, batch_size=len(x),
+                 callbacks=[falling], progress=False)  # fmt: skip
     return mg.train.evaluate(model, loss_fn, (x, y))["loss"]
 
 
@@ -57,9 +60,9 @@ def measure(seed):
     found["ticks"] = ticks
     for name in ACTIVATIONS:
         model = lesson.network(2, name, width=32, inputs=1, outputs=1)
-        found["sin", name] = learn(model, mg.mse, x, y, 0.01), model(x).tolist()
+        found["sin", name] = learn(model, mg.mse, x, y, 0.02), model(x).tolist()
         model = lesson.network(1, name, width=8, inputs=2, outputs=1)
-        loss = learn(model, mg.binary_cross_entropy_with_logits, corners, xor, 0.05)
+        loss = learn(model, mg.binary_cross_entropy_with_logits, corners, xor, 0.1)
         right = mg.train.accuracy(model(corners), xor).item()
         found["xor", name] = loss, right, mg.sigmoid(model(plane)).reshape(41, 41).tolist()
     return found
@@ -83,9 +86,11 @@ def check(found):
     """One matrix is the same to rounding; a stack of linear layers is no better than a line."""
     assert found["apart"] < 1e-12
     assert found["line"] - 1e-6 <= found["sin", "identity"][0] <= 1.05 * found["line"]
-    assert max(found["sin", name][0] for name in ("tanh", "relu")) < 0.01
+    # At most 6e-4 with tanh and 3e-3 with relu over five seeds, against 0.2.
+    assert max(found["sin", name][0] for name in ("tanh", "relu")) < found["line"] / 10
     loss, right, _ = found["xor", "identity"]
     assert loss > math.log(2) - 1e-5 and right <= 0.75
+    # Of ReLU nothing is claimed: with 8 units it now and then gets stuck at 3 of 4.
     assert found["xor", "tanh"][0] < 0.1 and found["xor", "tanh"][1] == 1.0
 
 

@@ -174,16 +174,16 @@ def check(found):
     name = "Maxout, ReLU's weights"
     assert gallery[name]["start"]["loss"] > 3 * math.log(10)  # 12 to 36, not 2.3
     assert at("start", name)[0] < -0.1  # -0.14 to -0.16: it grows on its way back
-    assert at("start", "weights too large")[1] > 0.5  # 0.72 to 0.75
+    assert at("start", "weights too large")[1] > 0.5  # 0.73 to 0.75
     fall, flat, _ = at("start", "tanh, rate 2")
     assert abs(fall) < 0.15 and flat < 0.05 and train("tanh, rate 2") < 0.3
     assert at("end", "tanh, rate 2")[1] > 0.8  # 1.0
-    assert at("start", "rate 1")[2] < 0.3 and at("end", "rate 1")[2] > 0.7  # 0.11; 0.95 to 1.0
+    assert at("start", "rate 1")[2] < 0.3 and at("end", "rate 1")[2] > 0.7  # 0.14; 0.98 to 1.0
     assert at("start", "biases at -3")[2] == 1 and train("biases at -3") < 0.2
-    assert gallery["rate 0.0001"]["step"] < 1e-4 and train("rate 0.0001") < 0.5  # 1e-5; 0.23
-    assert train("only 2 units") < 0.8  # 0.23 to 0.53
+    assert gallery["rate 0.0001"]["step"] < 1e-4 and train("rate 0.0001") < 0.5  # 1e-5; 0.14
+    assert train("only 2 units") < 0.8  # 0.37 to 0.57
     few = gallery["only 50 examples"]
-    assert few["train"] > 0.95 and few["train"] - few["test"] > 0.07  # 0.16 to 0.24
+    assert few["train"] > 0.95 and few["train"] - few["test"] > 0.07  # 0.18 to 0.24
 
 
 def draw(found, plt):
