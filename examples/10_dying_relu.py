@@ -208,7 +208,7 @@ def draw(found, plt):
         ax.plot(range(1, len(curve) + 1), curve, color=colour, label=kind)
     ax.set(title=f"all biases begin at {BIAS}: only ReLU stays dead", xlabel="epoch",
            ylabel="training accuracy", ylim=(0, 1.05))  # fmt: skip
-    ax.legend(loc=(0.66, 0.2))
+    ax.legend(loc=(0.42, 0.48))
     ax = axes[0, 1]
     bars = found["killed"]
     ax.bar(range(len(bars)), [r["bias"] for r in bars.values()],
