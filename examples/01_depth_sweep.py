@@ -6,6 +6,7 @@ overfitting. With ReLU the same depth is learned.
 """
 
 import lesson
+
 import microgradnd as mg
 
 SIGMOID = (1, 2, 3, 4, 5, 7, 10)
@@ -35,8 +36,8 @@ def report(found):
         verdict = "fits" if good else "bad on the training set: not overfitting"
         rows.append((activation, depth, train, test, verdict))
     lesson.table(("activation", "layers", "train", "test", "verdict"), rows)
-    return {f"{a} {d}: {side}": round(found[a, d][0][side == "test"], 3)
-            for a, d in (("sigmoid", 2), ("sigmoid", 10)) for side in ("train", "test")}  # fmt: skip
+    return {f"sigmoid {depth}, {side}": round(found["sigmoid", depth][0][side == "test"], 3)
+            for depth in (2, 10) for side in ("train", "test")}  # fmt: skip
 
 
 def check(found):
