@@ -26,7 +26,6 @@ OPTIMIZERS = {
 #: What makes a schedule's callback, of an optimizer; the rates begin at that of the optimizer.
 SCHEDULES = {
     "constant": lambda o: [],
-    "step": lambda o: [mg.train.Schedule(rates.StepLR(o, 4, 0.3))],
     "plateau": lambda o: [mg.train.Schedule(
         rates.ReduceLROnPlateau(o, factor=0.3, patience=1), monitor="loss")],
     "warm-up, cosine": lambda o: [mg.train.Schedule(rates.SequentialLR(o, [
@@ -154,7 +153,7 @@ def draw(found, plt):
     axes[1, 0].set(title="schedules", xlabel="step", ylabel="learning rate")
     axes[1, 1].set(title="10 layers of ReLU with them", xlabel="epoch", ylabel="training accuracy",
                    ylim=(0, 1.05))  # fmt: skip
-    axes[1, 0].legend()
+    axes[1, 0].legend(loc=(0.6, 0.55))
     axes[1, 1].legend(loc="lower right")
     return figure
 
