@@ -392,7 +392,8 @@ class Checkpoint(Callback):
         path: The file, replaced each time.
         every: Epochs between two (default 1, unless `every_steps` is given).
         every_steps: Steps of the optimizer between two.
-        monitor: Write only when this column of the history is the best so far.
+        monitor: Write only when this column of the history is the best so far (with `every`, of
+            the epochs at which it would be written).
         mode: As for `EarlyStopping`.
         **extra: Further objects that have a state, a generator of your own for example.
     """
@@ -425,8 +426,8 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, loop: Loop) -> None:
         """Write, if it is time and good enough."""
-        better = self.best is None or self.best.improved(loop)
-        if better and self.every and loop.epoch % self.every == 0:
+        due = self.every and loop.epoch % self.every == 0
+        if due and (self.best is None or self.best.improved(loop)):
             self.save(loop)
 
     def save(self, loop: Loop) -> None:

@@ -690,6 +690,14 @@ def test_checkpoints_of_the_best_and_of_every_second_epoch(tmp_path):
         assert state(model) == states[epoch - 1]
 
 
+def test_the_best_of_every_second_epoch_is_written(tmp_path):
+    train(
+        network(), epochs=4, validation=(X, Y), metrics=scores([9, 1, 8, 2]),
+        callbacks=[Checkpoint(tmp_path / "best", every=2, monitor="val_score")],
+    )  # fmt: skip
+    assert len(mg.load(tmp_path / "best")["training"]["history"]["rows"]) == 4
+
+
 def test_the_best_is_remembered_over_a_resume_but_not_over_another_run(tmp_path):
     def run(numbers, epochs, resume=None):
         best = Checkpoint(tmp_path / "best", monitor="val_score")
