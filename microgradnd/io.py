@@ -15,6 +15,7 @@ ever executed.
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import math
 import os
@@ -227,10 +228,12 @@ def _replace(path: Path, data: bytes) -> None:
         while True:
             temporary = os.path.join(folder, f".{name[:60]}.{secrets.token_hex(8)}{SUFFIX}")
             with open(temporary, "xb") as file:
-                if fcntl:
-                    fcntl.flock(
-                        file, fcntl.LOCK_EX
-                    )  # alive, says this to `_sweep`; freed by any death
+                if fcntl:  # alive, says this to `_sweep`; freed by any death
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX)
+                    except OSError as error:  # a file system without locks: `_sweep` gets none
+                        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                            raise
                 if not os.fstat(file.fileno()).st_nlink:
                     continue  # swept away before it was locked
                 file.write(data)

@@ -878,6 +878,20 @@ def test_a_temporary_that_is_swept_before_it_is_locked_is_made_anew(path, monkey
     assert len(swept) == 1 and load(path) == {"x": 1} and files(path) == [path.name]
 
 
+def test_a_file_system_without_locks_is_written_to(path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    names = SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+    monkeypatch.setattr(io, "fcntl", names)
+    other = path.parent / f".{path.name}.perhaps-alive{io.SUFFIX}"
+    other.write_bytes(b"half")
+    save(path, x=1)
+    assert load(path) == {"x": 1} and files(path) == sorted([other.name, path.name])
+
+
 def test_threads_may_save_to_one_file(path):
     faults = []
 
