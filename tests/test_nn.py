@@ -378,6 +378,43 @@ def test_loading_takes_arrays_other_dtypes_and_other_backends():
     assert host(net[0].weight).tolist() == [[1.0, 2.0]]
 
 
+def test_loading_takes_tensors_of_another_library():
+    class Foreign:
+        """Like PyTorch's: its dtype is none of NumPy's."""
+
+        dtype = "theirs.float32"
+
+        def __init__(self, values):
+            self.array = np.array(values, "float32")
+            self.shape = self.array.shape
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    net = nn.Linear(2, 1)
+    net.load_state_dict({"weight": Foreign([[1.0, 2.0]]), "bias": Foreign([3.0])})
+    assert (net.weight.tolist(), net.bias.tolist()) == ([[1.0, 2.0]], [3.0])
+    with pytest.raises(ValueError, match=r"'bias' has shape \(2,\)"):
+        net.load_state_dict({"weight": Foreign([[1.0, 2.0]]), "bias": Foreign([3.0, 4.0])})
+
+
+def test_one_name_of_a_shared_tensor_is_enough():
+    """As `safetensors.torch.save_model` writes it."""
+    net = tied()
+    state = {n: t.clone() for n, t in net.state_dict().items()}
+    for name in ("1.weight", "again.weight", "again.bias"):
+        del state[name]
+    state["0.weight"] = state["0.weight"] + 1
+    assert net.load_state_dict(state) == ([], [])
+    assert np.array_equal(net[1].weight.detach().numpy(), state["0.weight"].numpy())
+    del state["0.weight"]
+    with pytest.raises(ValueError, match=r"missing '0.weight'.*missing '1.weight'"):
+        net.load_state_dict(state)
+
+
 def test_all_faults_of_a_state_are_told_at_once_and_nothing_changes():
     net = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1), nn.Linear(1, 1))
     before = {n: t.numpy().copy() for n, t in net.state_dict().items()}
@@ -838,6 +875,7 @@ def test_dropout_at_its_ends():
     assert np.array_equal(host(nn.Dropout(0.25)(mg.ones((100, 100)).to("standin"))), kept)
     for dtype in ("float16", "float64"):
         assert nn.Dropout()(mg.ones(3, dtype=dtype)).dtype == dtype
+    assert nn.Dropout(np.float64(0.5))(mg.ones(3)).dtype == "float32"
 
 
 def test_batch_norm_uses_the_batch_or_what_it_tracked():
@@ -1135,6 +1173,29 @@ def test_clipping_of_one_of_none_and_of_several_dtypes():
         utils.clip_grad_norm_(ps, 1.0)
         assert [p.grad.dtype for p in ps] == [np.dtype(dtype), np.float32]
         np.testing.assert_allclose(ps[0].grad.numpy(), np.array([3, -4]) / 50**0.5, 1e-3)
+
+
+@pytest.mark.parametrize("home", ["numpy", "standin"])
+@pytest.mark.parametrize("size", [3000.0, 1e-5])
+def test_the_norm_of_float16_neither_overflows_nor_vanishes(home, size):
+    p = param(np.zeros(4), home, "float16")
+    p.grad = mg.full((4,), size, "float16").to(home)
+    bound = size / 8
+    total = utils.clip_grad_norm_(p, bound, 2)
+    assert host(total) == pytest.approx(2 * size, rel=0.01)
+    np.testing.assert_allclose(host(p.grad), size / 16, rtol=0.1)
+    assert p.grad.dtype == "float16"
+
+
+@pytest.mark.parametrize("clip", [utils.clip_grad_norm_, utils.clip_grad_value_])
+def test_the_tape_notices_that_a_gradient_was_clipped(clip):
+    w = nn.Parameter([3.0])
+    (w**3).sum().backward(create_graph=True)
+    penalty = (w.grad * w.grad).sum()
+    clip([w], 1.0)
+    with pytest.raises(RuntimeError, match="overwritten"):
+        penalty.backward()
+    w.grad = None  # else the graph and the gradient hold each other
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

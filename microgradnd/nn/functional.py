@@ -72,6 +72,7 @@ def dropout(
     x = asarray(x)
     if not training or p == 0.0:
         return x
+    p = float(p)  # a NumPy number would widen x
     keep = (generator or default_generator()).bernoulli(1.0 - p, x.shape, backend=x.backend)
     return x * (keep.astype(x.dtype) * (1.0 / (1.0 - p) if p < 1.0 else 0.0))
 

@@ -319,8 +319,8 @@ class Module:
         module's tensor; integers and floats are not mistaken for each other.
 
         Args:
-            state: Tensors or arrays by dotted name.
-            strict: Whether every name must be on both sides.
+            state: Tensors or arrays by dotted name, PyTorch's tensors too.
+            strict: Whether every name must be on both sides; of a shared tensor's names, one.
 
         Returns:
             The missing and the unexpected names (none if strict).
@@ -332,7 +332,8 @@ class Module:
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: a dict is wanted, got a {type(state).__name__}")
         own = self._saved()
-        missing = [name for name in own if name not in state]
+        given = {id(tensor) for name, tensor in own.items() if name in state}
+        missing = [name for name, tensor in own.items() if id(tensor) not in given]
         unexpected = [name for name in state if name not in own]
         faults = []
         if strict:
@@ -341,6 +342,8 @@ class Module:
         values = {}
         for name in [name for name in own if name in state]:
             tensor, value = own[name], state[name]
+            if hasattr(value, "__dlpack__") and not hasattr(value.dtype, "kind"):  # PyTorch's
+                value = to_array(value)
             if not (hasattr(value, "shape") and hasattr(value, "dtype")):
                 faults.append(f"{name!r} is a {type(value).__name__}, no tensor or array")
             elif tuple(value.shape) != tensor.shape:

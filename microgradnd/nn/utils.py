@@ -15,9 +15,9 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [parameters] if isinstance(parameters, Tensor) else list(parameters)
 
 
-def _scale(grad: Tensor, factor: Any) -> None:
-    """Multiply a gradient in its own memory."""
-    grad._array[...] = grad._array * factor
+def _write(grad: Tensor, array: Any) -> None:
+    """Overwrite a gradient in its own memory; a tape that kept it (`create_graph`) notices."""
+    grad.assign_(wrap(grad.backend.asarray(array)))
 
 
 @no_grad
@@ -34,7 +34,7 @@ def clip_grad_norm_(
         error_if_nonfinite: Raise if the norm is NaN or infinite; this reads it from the device.
 
     Returns:
-        The norm before, a 0-d tensor.
+        The norm before, a 0-d tensor; float32 for float16.
 
     Raises:
         ValueError: If `max_norm` is negative or NaN, or `norm_type` is not positive.
@@ -58,12 +58,14 @@ def clip_grad_norm_(
             )
         factor = backend.xp.minimum(max_norm / (total._array + 1e-6), 1.0)
         for grad in grads:
-            _scale(grad, backend.xp.astype(factor, grad.dtype))
+            _write(grad, grad._array * backend.xp.astype(factor, grad.dtype))
     return total
 
 
 def _norm(xp: Any, arrays: list[Any], order: float) -> Any:
     flat = [xp.absolute(xp.reshape(a, (-1,))) for a in arrays]
+    # Squares of float16 overflow from 256 on, and vanish below 1e-4.
+    flat = [xp.astype(f, "float32") if f.dtype.itemsize < 4 else f for f in flat]
     if order == math.inf:
         return xp.max(xp.stack([xp.max(f) for f in flat]))
     if order == 2.0:
@@ -82,7 +84,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         raise ValueError(f"clip_grad_value_: clip_value must not be negative, got {clip_value}")
     for p in _listed(parameters):
         if p.grad is not None:
-            p.grad._array[...] = p.grad.backend.xp.clip(p.grad._array, -clip_value, clip_value)
+            _write(p.grad, p.grad.backend.xp.clip(p.grad._array, -clip_value, clip_value))
 
 
 @no_grad
