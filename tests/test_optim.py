@@ -653,6 +653,10 @@ BROKEN = {
     "shape": (lambda s: s["state"][1].update(exp_avg=mg.ones(4)), r"exp_avg of parameter 1 has "
               r"shape \(4,\), \(3,\) is wanted"),
     "list": (lambda s: s["state"][1].update(exp_avg=[1.0]), "exp_avg of parameter 1"),
+    "complex": (lambda s: s["state"][1].update(exp_avg=np.ones(3, "complex64")),
+                "exp_avg of parameter 1 is complex64, float32 is wanted"),
+    "step": (lambda s: s["state"][1].update(step=-3), "step of parameter 1 is -3, a number"),
+    "text": (lambda s: s["state"][1].update(step="3"), "step of parameter 1 is '3', a number"),
     "slot": (lambda s: s["state"][0].pop("exp_avg"), "parameter 0 has .*exp_avg_sq"),
     "other slot": (lambda s: s["state"][0].update(sum=mg.ones(2)), "parameter 0 has .*sum"),
     "no step": (lambda s: s["state"][0].pop("step"), "parameter 0 has"),

@@ -336,11 +336,15 @@ class Optimizer:
             names = {"step", *self.slots(options[owner])} if own else set()
             if own.keys() != names:
                 faults.append(f"parameter {i} has {sorted(own)}, {sorted(names)} are wanted")
-            faults += [
-                f"{name} of parameter {i} has shape {shape}, {p.shape} is wanted"
-                for name, value in own.items()
-                if name != "step" and (shape := getattr(value, "shape", "none")) != p.shape
-            ]
+            for name, value in own.items():
+                what = f"{name} of parameter {i}"
+                if name == "step":
+                    if not hasattr(value, "__float__") or not float(value) >= 0.0:
+                        faults.append(f"{what} is {value!r}, a number of steps is wanted")
+                elif (shape := getattr(value, "shape", "none")) != p.shape:
+                    faults.append(f"{what} has shape {shape}, {p.shape} is wanted")
+                elif value.dtype.kind != "f":
+                    faults.append(f"{what} is {value.dtype}, {p.dtype} is wanted")
         surplus = sorted(saved.keys() - set(numbers))
         if surplus:
             faults.append(f"state of the unknown parameters {surplus}")
