@@ -386,7 +386,8 @@ class Checkpoint(Callback):
 
     It holds `model`, `optimizer`, `loader`, `generator` (the default one), `training` (epoch, step,
     history) and every callback that has a state (`scheduler`, `early_stopping`); `mg.load(path,
-    model=model)` takes the weights alone. It is written after all other callbacks were called.
+    model=model)` takes the weights alone. Of a model that is a function it holds the optimizer's
+    parameters, `parameter_0` and so on. It is written after all other callbacks were called.
 
     Args:
         path: The file, replaced each time.
@@ -585,6 +586,9 @@ class Loop:
         """
         found = {"model": self.model, "optimizer": self.optimizer, "loader": self.loader}
         found = {name: thing for name, thing in found.items() if hasattr(thing, "state_dict")}
+        if "model" not in found:  # a function: its parameters are known to the optimizer alone
+            parameters = enumerate(_parameters_of(self.optimizer))
+            found |= {f"parameter_{i}": p for i, p in parameters}
         found |= {"generator": default_generator(), "training": self}
         for callback in self.callbacks:
             if hasattr(callback, "state_dict"):

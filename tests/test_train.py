@@ -647,6 +647,25 @@ def test_a_list_of_batches_resumes_too(tmp_path):
     assert (train(model, data=data, resume=path).rows, state(model)) == want
 
 
+def test_a_function_resumes_with_its_parameters(tmp_path):
+    path = tmp_path / "run.safetensors"
+
+    def run(value, **options):
+        w = mg.tensor([[value]] * 4, requires_grad=True)
+        optimizer = mg.optim.SGD([w], lr=0.1, momentum=0.9)
+        data = (X[:, :1], Y)
+        rows = mg.train.fit(
+            lambda x: x @ w.T, mg.cross_entropy, optimizer, data, progress=False, **options
+        ).rows
+        return rows, w.tolist()
+
+    mg.manual_seed(2)
+    want = run(0.0, epochs=4)
+    mg.manual_seed(2)
+    run(0.0, epochs=2, callbacks=[Checkpoint(path)])
+    assert run(5.0, epochs=4, resume=path, callbacks=[Checkpoint(path)]) == want
+
+
 def raise_at(step):
     def callback(loop):
         if loop.step == step:
