@@ -174,7 +174,8 @@ def report(found):
     lesson.table(("", f"epochs to {TARGET} on the training set"), found["race"].items())
     lesson.table(("ReLU, rate", "train", "dead units", "in one batch"),
                  [(rate, *r) for rate, r in found["rates"].items()])  # fmt: skip
-    return {k: round(found["revival"][k]["train"], 3) for k in ("relu", "leaky_relu", "elu")}
+    kinds = "relu", "leaky_relu", "elu"
+    return {f"{k}: train": round(found["revival"][k]["train"], 3) for k in kinds}
 
 
 def check(found):

@@ -173,7 +173,7 @@ def draw(found, plt):
     ax = axes[1, 1]
     for remedy, r in results.items():
         ax.plot(r["zeros"], r["gap"], "o", label=remedy)
-    ax.set(title="bad on test: both sparser and denser close the gap", ylabel="gap of the accuracies",
+    ax.set(title="bad on test: both sparser and denser close the gap", ylabel="gap",
            xlabel="share of outputs that are 0", xlim=(-0.05, 1))  # fmt: skip
     ax.legend(loc="upper right")
     return figure
