@@ -3,9 +3,10 @@
 Adam divides each weight's gradient by its usual size, so layers that get a thousandth of the
 gradient take steps of the usual size all the same: 4 sigmoid layers, hopeless with SGD, learn. In
 10 layers that is not enough: there the signal has shrunk on its way forward, too, and at first the
-last layer sees almost the same for every example. Changing the activation reaches further than changing the
-optimizer. A schedule lets one rate fall (or rise first) for all layers. It cannot help where no
-gradient arrives; where it does, and the rate is a bit too high for the end, it helps a lot.
+last layer sees almost the same for every example. Changing the activation reaches further than
+changing the optimizer. A schedule lets one rate fall (or rise first) for all layers. It cannot help
+where no gradient arrives; where it does, and the rate is a bit too high for the end, it helps a
+lot.
 """
 
 import lesson
