@@ -677,7 +677,7 @@ class Loop:
             output = self.model(*inputs)
             loss = self.loss_fn(output, target)
             (loss if n == total else loss * (n / total)).backward()
-            self.loss, self.output = loss.detach(), output.detach()
+            self.loss, self.output = loss.detach(), _detached(output)
             with no_grad():
                 self._means.add(self.metrics, self.loss, self.output, target)
         self.call("on_backward_end")
@@ -703,6 +703,15 @@ class Loop:
             raise FloatingPointError(text)
         if all(isfinite(row["loss"]) for row in self.history.rows[:-1]):
             warnings.warn(text, RuntimeWarning, stacklevel=5)
+
+
+def _detached(output: Any) -> Any:
+    """Give what a model gave, off the tape; it may be a tuple, a list or a dict of tensors."""
+    if isinstance(output, (tuple, list)):
+        return type(output)([_detached(part) for part in output])
+    if isinstance(output, Mapping):
+        return {name: _detached(part) for name, part in output.items()}
+    return output.detach() if isinstance(output, Tensor) else output
 
 
 def _parameters_of(optimizer: Any) -> list[Any]:

@@ -945,3 +945,79 @@ def test_what_no_schedule_can_be_made_of():
     assert o.param_groups[0]["lr"] == other.param_groups[0]["lr"] == 1.0
     with pytest.raises(ValueError, match="could not convert"):
         plateau(o).step("high")
+
+
+def rates(optimizer, schedules, steps, between=None):
+    seen = [optimizer.param_groups[0]["lr"]]
+    for i in range(steps):
+        for schedule in schedules:
+            schedule.step(*([i] if isinstance(schedule, lr_scheduler.ReduceLROnPlateau) else []))
+        if between == i:
+            optimizer.param_groups[0]["lr"] *= 10
+        seen.append(optimizer.param_groups[0]["lr"])
+    return seen
+
+
+def test_schedules_chain_as_pytorch_s_do():
+    def made(*makers):
+        sgd = optim.SGD([mg.tensor([0.0], requires_grad=True)], lr=1.0)
+        return sgd, [make(sgd) for make in makers]
+
+    # The numbers are PyTorch 2.13's.
+    warm_plateau = made(
+        lambda o: lr_scheduler.LinearLR(o, total_iters=2),
+        lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0),
+    )
+    assert rates(*warm_plateau, 5)[1:] == pytest.approx([2 / 3, 0.1, 0.01, 0.001, 0.0001])
+    two = made(
+        lambda o: lr_scheduler.LinearLR(o, total_iters=3),
+        lambda o: lr_scheduler.ExponentialLR(o, 0.5),
+    )
+    assert rates(*two, 5) == pytest.approx([1 / 3, 5 / 18, 7 / 36, 0.125, 0.0625, 0.03125])
+    by_hand = made(
+        lambda o: lr_scheduler.ExponentialLR(o, 0.5), lambda o: lr_scheduler.StepLR(o, 2, 0.1)
+    )
+    assert rates(*by_hand, 5, between=2) == pytest.approx(
+        [1.0, 0.5, 0.025, 0.125, 0.00625, 0.003125]
+    )
+
+
+def test_chained_schedules_go_on_from_their_states():
+    def made():
+        sgd = optim.SGD([mg.tensor([0.0], requires_grad=True)], lr=1.0)
+        return sgd, [lr_scheduler.LinearLR(sgd, total_iters=5), lr_scheduler.StepLR(sgd, 2, 0.1)]
+
+    whole = rates(*made(), 8)
+    sgd, schedules = made()
+    rates(sgd, schedules, 3)
+    other, again = made()
+    for schedule, saved in zip(again, schedules, strict=True):
+        schedule.load_state_dict(json.loads(json.dumps(saved.state_dict())))
+    assert rates(other, again, 5) == whole[3:]
+
+
+def test_a_group_that_is_only_appended_is_refused():
+    sgd = optim.SGD([mg.tensor([0.0], requires_grad=True)], lr=1.0)
+    sgd.param_groups.append({"params": [mg.tensor([0.0], requires_grad=True)], "lr": 1.0})
+    with pytest.raises(RuntimeError, match="use add_param_group"):
+        sgd.step()
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("sgd", 1), ("adam", 6)])
+def test_layers_unfrozen_one_by_one_are_updated_together_where_the_numbers_are_the_same(
+    kind, calls, monkeypatch
+):
+    ps = [mg.tensor([1.0], requires_grad=True) for _ in range(6)]
+    optimizer = KINDS[kind](ps)
+    for n in range(1, 7):
+        for p in ps[:n]:
+            p.grad = mg.ones(1)
+        optimizer.step()
+    seen = []
+    update = type(optimizer).update
+    monkeypatch.setattr(
+        type(optimizer), "update",
+        staticmethod(lambda *args, **flags: seen.append(1) or update(*args, **flags)),
+    )  # fmt: skip
+    optimizer.step()
+    assert len(seen) == calls

@@ -1063,3 +1063,30 @@ def test_a_step_uploads_the_batch_and_waits_for_nothing(clip):
             assert (syncs, copies, uploads) == (0, 0, 2)  # x and y
         # The end of an epoch fetches the sums twice, each after a look at the device's faults.
         assert epoch[7] == (4, 4, 2)
+
+
+def test_a_model_may_give_several_outputs():
+    mg.manual_seed(0)
+    x, y = mg.ones((8, 2)), mg.zeros((8, 1))
+    layer = mg.nn.Linear(2, 1)
+
+    class Two(mg.nn.Module):
+        def __init__(self):
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x), {"norm": (self.layer.weight**2).sum(), "name": "two"}
+
+    class Look(Callback):
+        def on_backward_end(self, loop):
+            out, extra = loop.output
+            assert not out.requires_grad and not extra["norm"].requires_grad
+            assert extra["name"] == "two"
+
+    model = Two()
+    sgd = mg.optim.SGD(model.parameters(), lr=0.1)
+    history = fit(
+        model, lambda out, t: mg.mse(out[0], t) + 0.01 * out[1]["norm"], sgd, (x, y), epochs=3,
+        callbacks=[Look()], progress=False,
+    )  # fmt: skip
+    assert history["loss"][-1] < history["loss"][0]

@@ -138,7 +138,10 @@ def batch_norm(
     """
     x = asarray(x)
     axes = (0, *range(2, x.ndim))
-    row = (1, -1) + (1,) * (x.ndim - 2)
+
+    def along(values: Tensor) -> Tensor:
+        return values if x.ndim == 2 else values.reshape((1, -1) + (1,) * (x.ndim - 2))
+
     if training or running_mean is None or running_var is None:
         n = x.size // max(x.shape[1], 1)
         if n < 2:
@@ -151,10 +154,22 @@ def batch_norm(
                 running_mean += (x.mean(axis=axes) - running_mean) * momentum
                 running_var += (x.var(axis=axes, ddof=1) - running_var) * momentum
     else:
-        scale = 1.0 / REGISTRY["sqrt"](running_var.reshape(row) + eps)
-        out = (x - running_mean.reshape(row)) * scale
-    out = out if weight is None else out * weight.reshape(row)
-    return out if bias is None else out + bias.reshape(row)
+        scale = 1.0 / REGISTRY["sqrt"](running_var + eps)
+        out = (x - along(running_mean)) * along(scale)
+    out = out if weight is None else out * along(weight)
+    return out if bias is None else out + along(bias)
 
 
-globals().update(_spellings())
+def binary_cross_entropy_with_logits(
+    x: Any, target: Any, *, reduction: str = "mean", pos_weight: Any = None
+) -> Tensor:
+    r"""Cross-entropy of a sigmoid: `mg.binary_cross_entropy_with_logits`, options by name only.
+
+    PyTorch's third argument is a weight of each element, which is not here.
+    """
+    return REGISTRY["binary_cross_entropy_with_logits"](
+        x, target, pos_weight, reduction=reduction
+    )
+
+
+globals().update({name: op for name, op in _spellings().items() if name not in globals()})

@@ -26,7 +26,7 @@ def batch_norm(
 def binary_cross_entropy_with_logits(
     x: Operand, target: Operand, pos_weight: Operand | None = None, reduction: str = "mean"
 ) -> Tensor:
-    r"""Cross-entropy of a sigmoid, :math:`-w\,t\ln\sigma(x) - (1 - t)\ln(1 - \sigma(x))`, reduced."""
+    """Cross-entropy of a sigmoid: `mg.binary_cross_entropy_with_logits`, options by name only."""
 
 
 def celu(x: Operand, alpha: float = 1.0) -> Tensor:

@@ -59,6 +59,10 @@ class Operation(Module):
             wanted = ", ".join(map(str, parameters)) or "nothing"
             raise TypeError(f"{type(self).__name__}: {error}; it takes {wanted}") from None
         bound.apply_defaults()
+        reduction = bound.arguments.get("reduction", "mean")
+        if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"{type(self).__name__}: reduction must be 'mean', 'sum' or 'none', "
+                             f"got {reduction!r}")  # fmt: skip
         for name, value in bound.arguments.items():
             if name in self._operands:
                 value = None if value is None else asarray(value).detach()

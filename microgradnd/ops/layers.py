@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..primitives import primitive
+from .reductions import count
 
 
 def _rows(xp, x):
@@ -61,10 +62,18 @@ linear.vjp(
 )
 
 
+def _mean(xp, x, axis):
+    """The mean along axes that stay; NumPy's own takes twice the time, but float16 needs it."""
+    if x.dtype.itemsize == 2:
+        return xp.mean(x, axis=axis, keepdims=True)
+    return xp.sum(x, axis=axis, keepdims=True) * (1.0 / max(count(x.shape, axis), 1))
+
+
 def _scale(xp, x, axis, eps):
     """One by the standard deviation, and the deviations themselves."""
-    d = x - xp.mean(x, axis=axis, keepdims=True)
-    return 1.0 / xp.sqrt(xp.mean(d * d, axis=axis, keepdims=True) + eps), d
+    d = x - _mean(xp, x, axis)
+    wide = xp.astype(d, "float32") if d.dtype.itemsize == 2 else d  # squares leave float16 soon
+    return xp.astype(1.0 / xp.sqrt(_mean(xp, wide * wide, axis) + eps), x.dtype), d
 
 
 @primitive(
@@ -101,7 +110,6 @@ def standardize(xp, x, /, axis=-1, eps=1e-5):
 standardize.recompute(scale=lambda xp, x, axis, eps: _scale(xp, x, axis, eps)[0])
 standardize.vjp(
     x=lambda xp, g, out, scale, axis: scale * (
-        g - xp.mean(g, axis=axis, keepdims=True)
-        - out * xp.mean(g * out, axis=axis, keepdims=True)
+        g - _mean(xp, g, axis) - out * _mean(xp, g * out, axis)
     )
 )  # fmt: skip

@@ -221,8 +221,10 @@ min.vjp(x=_to_extremes)
 def _variance(xp, x, axis, ddof, keepdims):
     centred = x - xp.mean(x, axis=axis, keepdims=True)
     n = count(x.shape, axis) - ddof
-    total = xp.sum(centred * centred, axis=axis, keepdims=keepdims)
-    return total / (n if n > 0 else 0.0 * total)
+    dtype = centred.dtype
+    wide = xp.astype(centred, "float32") if dtype.itemsize == 2 else centred  # squares overflow
+    total = xp.sum(wide * wide, axis=axis, keepdims=keepdims)
+    return xp.astype(total / (n if n > 0 else 0.0 * total), dtype)
 
 
 def _centred(xp, x, axis, ddof):

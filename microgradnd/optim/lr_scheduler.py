@@ -31,6 +31,9 @@ def _checked(scheduler: Any, optimizer: Any) -> Optimizer:
 class LRScheduler:
     """A schedule in closed form; subclasses define `rate`.
 
+    A rate that something else has changed, another schedule or the user, is multiplied by the
+    schedule's factor of the step; so schedules chain, as in PyTorch.
+
     Args:
         optimizer: Whose rates are set.
 
@@ -44,25 +47,23 @@ class LRScheduler:
         self.base_lrs = [group.setdefault("initial_lr", group["lr"])
                          for group in optimizer.param_groups]  # fmt: skip
         self.last_epoch = 0
-        self._set()
+        for i, (group, base) in enumerate(zip(optimizer.param_groups, self.base_lrs, strict=True)):
+            group["lr"] = _onward(group["lr"], base, self.rate(base, 0, i))
 
     def rate(self, base: float, t: int, group: int) -> float:
         """Give the rate of a group after t steps, from its first rate."""
         raise NotImplementedError
 
-    def _set(self) -> None:
-        # Groups that were added since are treated as if they had been there from the start.
-        later = self.optimizer.param_groups[len(self.base_lrs) :]
-        self.base_lrs += [group.setdefault("initial_lr", group["lr"]) for group in later]
-        for i, (group, base) in enumerate(
-            zip(self.optimizer.param_groups, self.base_lrs, strict=True)
-        ):
-            group["lr"] = self.rate(base, self.last_epoch, i)
-
     def step(self) -> None:
         """Go on by one, and set the rates."""
-        self.last_epoch += 1
-        self._set()
+        t = self.last_epoch
+        groups, known = self.optimizer.param_groups, len(self.base_lrs)
+        # Groups that were added since are treated as if they had been there from the start.
+        self.base_lrs += [group.setdefault("initial_lr", group["lr"]) for group in groups[known:]]
+        for i, (group, base) in enumerate(zip(groups, self.base_lrs, strict=True)):
+            before, after = self.rate(base, t, i), self.rate(base, t + 1, i)
+            group["lr"] = _onward(group["lr"], before, after) if i < known else after
+        self.last_epoch = t + 1
 
     def get_last_lr(self) -> list[float]:
         """Give the rates that are set now, one per group."""
@@ -70,10 +71,11 @@ class LRScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """Give all that changes, in JSON's types; functions are not part of it."""
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs),
+                "last_lr": self.get_last_lr()}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set what `state_dict` gave, and the rates that belong to it.
+        """Set what `state_dict` gave, the rates of that moment included.
 
         Raises:
             ValueError: If the number of groups differs.
@@ -84,7 +86,13 @@ class LRScheduler:
                 f"{len(self.base_lrs)} are wanted"
             )
         self.last_epoch, self.base_lrs = int(state["last_epoch"]), list(state["base_lrs"])
-        self._set()
+        for group, rate in zip(self.optimizer.param_groups, state["last_lr"], strict=True):
+            group["lr"] = rate
+
+
+def _onward(rate: float, before: float, after: float) -> float:
+    """The next rate, where the schedule goes from one to another; exact if it is the only one."""
+    return after if rate == before or not before else rate * (after / before)
 
 
 class LambdaLR(LRScheduler):
@@ -245,6 +253,8 @@ class SequentialLR(LRScheduler):
                 raise TypeError(f"SequentialLR: a {type(s).__name__} has no rates of its own")
         if any(s.optimizer is not optimizer for s in self.schedulers):
             raise ValueError("SequentialLR: a schedule belongs to another optimizer")
+        for group in optimizer.param_groups:  # the schedules have set theirs when they were made
+            group["lr"] = group["initial_lr"]
         super().__init__(optimizer)
 
     def rate(self, base: float, t: int, group: int) -> float:

@@ -70,18 +70,24 @@ class Flat:
         """Whether every parameter still is its view of the buffer."""
         return all(p._array is view for p, view in zip(self.params, self.views, strict=True))
 
-    def runs(self) -> Iterator[tuple[int, int]]:
-        """Give neighbours that have a gradient and the same number of steps: `[first, last)`."""
+    def runs(self, scalars: Callable[[int], Any]) -> Iterator[tuple[int, int]]:
+        """Give neighbours that have a gradient and the same numbers in this step: `[first, last)`.
+
+        Args:
+            scalars: Gives the numbers of a parameter's t-th step.
+        """
         has = [p._node is not None and p._node.grad is not None for p in self.params]
         n = len(has)
         if all(has) and self.steps.count(self.steps[0]) == n:
             yield 0, n
             return
+        kinds = {t: scalars(t + 1) for t in set(self.steps)}
         first = 0
         while first < n:
             last = first + 1
             if has[first]:
-                while last < n and has[last] and self.steps[last] == self.steps[first]:
+                kind = kinds[self.steps[first]]
+                while last < n and has[last] and kinds[self.steps[last]] == kind:
                     last += 1
                 yield first, last
             first = last
@@ -224,12 +230,14 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if len(self.param_groups) != len(self._flats):
+            raise RuntimeError("step: param_groups has another length; use add_param_group")
         ready = []
         for number, group in enumerate(self.param_groups):
             names, flags = self.slots(group), self.flags(group)
             for flat in self._current(number):
                 with flat.backend.quiet():
-                    for first, last in flat.runs():
+                    for first, last in flat.runs(partial(self.scalars, group)):
                         part = flat.part(first, last)
                         g = flat.gradient(first, last)
                         held = [flat.slot(n, self.initial(group, n))[part] for n in names]
