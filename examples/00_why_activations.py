@@ -77,9 +77,9 @@ def report(found):
             for name in ACTIVATIONS]  # fmt: skip
     rows.append(("(best straight line)", found["line"], math.log(2), "3/4 at most"))
     lesson.table(("activation", "sin(x): squared error", "XOR: loss", "XOR: right"), rows)
-    return {"10 layers against 1": float(f"{found['apart']:.0e}"),
-            "sin without": round(found["sin", "identity"][0], 4),
-            "sin with tanh": float(f"{found['sin', 'tanh'][0]:.0e}")}  # fmt: skip
+    return {"10 linear layers differ from 1 matrix by": float(f"{found['apart']:.0e}"),
+            "error of sin(x) without activations": round(found["sin", "identity"][0], 4),
+            "with tanh": float(f"{found['sin', 'tanh'][0]:.0e}")}  # fmt: skip
 
 
 def check(found):

@@ -75,9 +75,10 @@ def report(found):
                   *(f"moved, {n}" for n in RATE)), rows)  # fmt: skip
     rows = [(how, flat, factor(g)) for how, (g, flat) in found["saturated"].items()]
     lesson.table(("sigmoid", "in the flat part", "factor per layer"), rows)
-    return {"factor per layer": round(factor(sizes["sigmoid"]), 3),
-            "layer 1 / layer 10": float(f"{sizes['sigmoid'][0] / sizes['sigmoid'][-1]:.1e}"),
-            "moved 1 / 10": float(f"{moved['sigmoid'][0] / moved['sigmoid'][-1]:.0e}")}  # fmt: skip
+    sizes, moved = sizes["sigmoid"], moved["sigmoid"]
+    return {"gradient left by each sigmoid layer": round(factor(sizes), 3),
+            "layer 1 beside layer 10": float(f"{sizes[0] / sizes[-1]:.1e}"),
+            "movement of 1 beside 10": float(f"{moved[0] / moved[-1]:.0e}")}  # fmt: skip
 
 
 def check(found):

@@ -101,7 +101,7 @@ def report(found):
     lesson.table((f"weight + {STEP}", "dL/dw", "by differences", "loss changes by", "in float32"),
                  [(name, row["dw"], row["difference"], row["loss"], row["loss in float32"])
                   for name, row in found.items()])  # fmt: skip
-    return {f"loss, {name}": float(f"{abs(found[name]['loss']):.0e}")
+    return {f"the loss changes, with {name}, by": float(f"{abs(found[name]['loss']):.0e}")
             for name in ("sigmoid", "relu")}  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def report(found):
                   "to relu"), rows)  # fmt: skip
     rows = [(i + 1, *a, *b) for i, (a, b) in enumerate(zip(*found["zeros"].values(), strict=True))]
     lesson.table(("layer", "start: zeros", "dead", "trained: zeros", "dead"), rows)
-    return {f"{name} {depth} layers": round(found["train"][depth, name], 3)
+    return {f"training accuracy, {depth} layers of {name}": round(found["train"][depth, name], 3)
             for depth, name in ((10, "sigmoid"), (10, "relu"), (30, "relu"))}  # fmt: skip
 
 

@@ -137,7 +137,8 @@ def report(found):
                   for what, d in found["change"].items()])  # fmt: skip
     lesson.table(("units", "dimensions", "pieces counted", "formula"), found["counted"])
     lesson.table(("units per layer", "mean pieces along a line"), found["mean"].items())
-    return {"outputs differ": float(f"{found['apart']:.0e}"), "kept": round(found["kept"], 2)}
+    return {"outputs differ by": float(f"{found['apart']:.0e}"),
+            "units kept": round(found["kept"], 2)}  # fmt: skip
 
 
 def check(found):

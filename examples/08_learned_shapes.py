@@ -115,8 +115,8 @@ def report(found):
     lesson.table(("shape", "K", "error (rms)", "best possible", "pieces used"), rows)
     rows = [(k, found["x²", k]["full"], found["x²", k]["full, drawn"]) for k in BEST]
     lesson.table(("K", "units that use all K, from tangents", "from lines at random"), rows)
-    return {"abs x": round(found["|x|", 2]["error"], 4)} | {
-        f"x² with {k}": round(found["x²", k]["error"], 4) for k in BEST}  # fmt: skip
+    return {"error of abs(x) with 2 pieces": round(found["|x|", 2]["error"], 4)} | {
+        f"of x² with {k} pieces": round(found["x²", k]["error"], 4) for k in BEST}  # fmt: skip
 
 
 def check(found):

@@ -97,8 +97,8 @@ def report(found):
                   for text, key in moments.items()])  # fmt: skip
     print("accuracy after {} epochs: {:.3f} on the training set, {:.3f} on the test\n".format(
         EPOCHS, *found["accuracy"]))  # fmt: skip
-    return {"one image": found["start"]["share"][1]} | {
-        f"all, {text}": round(found[key]["share"][1437], 2) for text, key in moments.items()
+    return {"pieces trained by one image": found["start"]["share"][1]} | {
+        f"by all, {text}": round(found[key]["share"][1437], 2) for text, key in moments.items()
     }
 
 

@@ -175,7 +175,7 @@ def report(found):
     lesson.table(("ReLU, rate", "train", "dead units", "in one batch"),
                  [(rate, *r) for rate, r in found["rates"].items()])  # fmt: skip
     kinds = "relu", "leaky_relu", "elu"
-    return {f"{k}: train": round(found["revival"][k]["train"], 3) for k in kinds}
+    return {f"accuracy with dead-born {k}": round(found["revival"][k]["train"], 3) for k in kinds}
 
 
 def check(found):

@@ -110,7 +110,8 @@ def report(found):
           ", ".join(f"{v:.0e}" for v in found["differences"][::3]), "\n")  # fmt: skip
     rows = [(name, r["accuracy"], r["loss"]) for name, r in found["schedules"].items()]
     lesson.table(("10 ReLU layers, SGD from 0.1", "train", "loss"), rows)
-    return {f"{name} {depth} layers": round(found["optimizers"][depth, name]["accuracy"], 3)
+    ways = found["optimizers"]
+    return {f"accuracy of {name}, {depth} sigmoid layers": round(ways[depth, name]["accuracy"], 3)
             for depth, name in ((4, "SGD"), (4, "Adam"), (10, "Adam"))}  # fmt: skip
 
 

@@ -124,8 +124,8 @@ def report(found):
     lesson.table(("bad on test", "outputs that are 0", "gap"), rows)
     print(f"correlation of both, without the other activation: {relation(results):+.2f}\n")
     return {
-        "dropout, bad on train: train": round(changes["bad on train", "dropout"][0], 3),
-        "dropout, bad on test: test": round(changes["bad on test", "dropout"][1], 3),
+        "bad on train, dropout: change on train": round(changes["bad on train", "dropout"][0], 3),
+        "bad on test, dropout: change on test": round(changes["bad on test", "dropout"][1], 3),
     }
 
 

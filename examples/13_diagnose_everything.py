@@ -147,9 +147,10 @@ def report(found):
     lesson.table(("fault", "train", "test", "loss", "slope", "flat", "dead", "step",
                   "what one sees"), rows)  # fmt: skip
     gallery = found["gallery"]
-    return {"slope, sigmoid": round(slope(gallery["sigmoid, 10 layers"]["start"]["sizes"]), 2),
-            "flat at the end, tanh, rate 2": round(gallery["tanh, rate 2"]["end"]["flat"], 2),
-            "dead at the end, rate 1": round(gallery["rate 1"]["end"]["dead"], 2)}  # fmt: skip
+    lost = slope(gallery["sigmoid, 10 layers"]["start"]["sizes"])
+    return {"powers of ten lost per sigmoid layer": round(lost, 2),
+            "saturated by too high a rate": round(gallery["tanh, rate 2"]["end"]["flat"], 2),
+            "dead by too high a rate": round(gallery["rate 1"]["end"]["dead"], 2)}  # fmt: skip
 
 
 def check(found):

@@ -64,7 +64,8 @@ def report(found):
              for d in DEPTHS]  # fmt: skip
     rows += [(32, 30, theory(32, 30), found["wide"][0][-1], found["wide"][1][-1])]
     lesson.table(("width", "layers", "formula", "dead for one input", "for all inputs"), rows)
-    return {"formula 2 x 10": round(theory(2, 10), 3), "simulated": round(found[2][0][8], 3),
+    return {"2 units, 10 layers, formula": round(theory(2, 10), 3),
+            "simulated": round(found[2][0][8], 3),
             "for all inputs": round(found[2][1][8], 3)}  # fmt: skip
 
 
