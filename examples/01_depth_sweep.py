@@ -66,7 +66,8 @@ def draw(found, plt):
         for depth, colour in zip(CURVES, ("tab:orange", "tab:red"), strict=True):
             curve = found["sigmoid", depth][1][("accuracy", "val_accuracy")[side]]
             ax.plot(range(1, len(curve) + 1), curve, color=colour, label=f"{depth} layers")
-        ax.set(title=f"sigmoid, {name} set", xlabel="epoch", ylabel="accuracy", ylim=(0, 1.05))
+        ax.set(title=f"sigmoid, {name} set", xlabel="epoch", ylabel="accuracy", ylim=(0, 1.05),
+               xticks=range(0, len(curve) + 1, 4))  # fmt: skip
         ax.legend()
     return figure
 

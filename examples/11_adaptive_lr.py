@@ -153,7 +153,7 @@ def draw(found, plt):
         axes[1, 0].plot(r["rates"], color=f"C{i}", label=name)
         axes[1, 1].plot(epochs, r["curve"], color=f"C{i}", label=f"{name}: loss {r['loss']:.3f}")
     axes[1, 0].set(title="schedules", xlabel="step", ylabel="learning rate")
-    axes[1, 1].set(title="10 layers of ReLU with them", xlabel="epoch", ylabel="training accuracy",
+    axes[1, 1].set(title="10 layers of ReLU with them", xlabel="epoch", ylabel="running accuracy",
                    ylim=(0, 1.05))  # fmt: skip
     axes[1, 0].legend(loc=(0.6, 0.55))
     axes[1, 1].legend(loc="lower right")

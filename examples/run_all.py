@@ -60,7 +60,7 @@ def shown(value):
 
 def cell(numbers):
     """The numbers of an example as a cell of the table."""
-    return "; ".join(f"{name} {shown(value)}" for name, value in numbers.items())
+    return "; ".join(f"{name}: {shown(value)}" for name, value in numbers.items())
 
 
 def close(have, want):
@@ -85,12 +85,14 @@ def compare(name, numbers):
     places = rows().get(name)
     if not places:
         raise RuntimeError("README.md has no row for it")
+    if not (PICTURES / name.replace(".py", ".png")).exists():
+        raise RuntimeError("its picture is not among those of README.md; use --update")
     quoted = [c.strip() for i in places for c in lines[i].split("|")]
     for key, value in numbers.items():
-        said = [c for line in quoted for c in line.split("; ") if c.startswith(f"{key} ")]
+        said = [c for line in quoted for c in line.split("; ") if c.startswith(f"{key}: ")]
         if len(said) != 1:
             raise RuntimeError(f"README.md says {key!r} {len(said)} times, not once")
-        text = said[0].removeprefix(f"{key} ")
+        text = said[0].removeprefix(f"{key}: ")
         if isinstance(value, (int, float)):
             if not close(float(value), float(text)):
                 raise RuntimeError(f"README.md says {said[0]!r}, it is {shown(value)}")
@@ -107,7 +109,7 @@ def update(name, numbers, picture):
         cells = lines[i].split("|")
         for j, text in enumerate(cells):
             # A row quotes the numbers whose names stand there already; {} asks for all of them.
-            names = [part.strip().rpartition(" ")[0] for part in text.split(";")]
+            names = [part.strip().rpartition(": ")[0] for part in text.split(";")]
             if text.strip() == "{}":
                 cells[j] = f" {cell(numbers)} "
             elif any(n in numbers for n in names):

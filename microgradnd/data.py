@@ -174,6 +174,8 @@ class DataLoader:
         generator: Generator | None = None, prefetch: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
     ):  # fmt: skip
+        if isinstance(dataset, (tuple, Tensor)):
+            raise TypeError("DataLoader: a dataset is wanted; use TensorDataset(x, y) for arrays")
         for name in ("__len__", "__getitem__"):
             if not hasattr(dataset, name):
                 raise TypeError(f"DataLoader: a {type(dataset).__name__} has no {name}")

@@ -21,6 +21,7 @@ def need(module: str, extra: str, who: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise ImportError(
-            f'{who} needs {package}: pip install "microgradnd[{extra}]" (here: {error})',
+            f'{who} needs {package}, of the extra {extra!r}: pip install -e ".[{extra}]" in a '
+            f'checkout, else pip install "microgradnd[{extra}]" (here: {error})',
             name=package,
         ) from error

@@ -64,7 +64,7 @@ class CheckpointError(ValueError):
 # --- writing
 
 
-def save(path: Path, /, **objects: Any) -> None:
+def save(path: Path, /, *unnamed: Any, **objects: Any) -> None:
     """Write objects into one file, which replaces the old one at once or not at all.
 
     The file is flushed to the disk and read back before it takes the place of the old one, whose
@@ -78,6 +78,7 @@ def save(path: Path, /, **objects: Any) -> None:
             of tensors, arrays, numbers, text and None. The tensors of `model`, or of the only
             object, are stored under their bare names, the others' names have a slash: so
             `safetensors.torch.load_file` gives PyTorch's state dict of a model that is saved alone.
+        unnamed: None; an object without a name is a TypeError.
 
     Raises:
         TypeError: For what cannot be stored (complex numbers, objects, functions).
@@ -94,6 +95,7 @@ def save(path: Path, /, **objects: Any) -> None:
         {'weight': Tensor([1., 2.]), 'epoch': 3}
     """
     library = need("safetensors.numpy", "io", "mg.save")
+    _refuse("save", path, unnamed)
     if not objects:
         raise ValueError("mg.save: nothing to save; name the objects, as in model=model")
     names = _parameter_names(objects)
@@ -108,6 +110,15 @@ def save(path: Path, /, **objects: Any) -> None:
     meta = {"schema": SCHEMA, "version": __version__, "objects": structure}
     text = _json(meta | {"crc32": _checksum(meta, arrays)})
     _replace(path, library.save(arrays, metadata={KEY: text}))
+
+
+def _refuse(what: str, path: Any, unnamed: Any) -> None:
+    """Raise for objects without a name, and for PyTorch's order of the arguments."""
+    if unnamed or not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"mg.{what}: the path comes first, and each object has a name, as in "
+            f"mg.{what}('run.safetensors', model=model)"
+        )
 
 
 def _json(value: Any) -> str:
@@ -271,7 +282,7 @@ def _sweep(folder: str, prefix: str) -> None:
 # --- reading
 
 
-def load(path: Path, /, **objects: Any) -> dict[str, Any]:
+def load(path: Path, /, *unnamed: Any, **objects: Any) -> dict[str, Any]:
     """Read a file that `save` or `safetensors.torch` wrote, into objects if some are given.
 
     All is read and checked before anything is changed, and if one object does not take its state,
@@ -284,6 +295,7 @@ def load(path: Path, /, **objects: Any) -> dict[str, Any]:
             the modules of their parameters), schedulers, loaders, generators; Tensors and arrays
             are overwritten in place. Numbers, text, None, lists and dicts cannot be loaded into:
             their contents are given back.
+        unnamed: None; an object without a name is a TypeError.
 
     Returns:
         The contents that were loaded into nothing, by name: Tensors (on the current backend),
@@ -304,6 +316,7 @@ def load(path: Path, /, **objects: Any) -> dict[str, Any]:
         >>> weight
         Tensor([1., 2.])
     """
+    _refuse("load", path, unnamed)
     structure, arrays = _read(path)
     if structure is None:
         only = next(iter(objects)) if len(objects) == 1 else "model"

@@ -827,6 +827,11 @@ def fit(
             raise ValueError(f"fit: {name} must be positive, got {bound}")
     if on_nonfinite not in ("warn", "raise", "ignore"):
         raise ValueError(f"fit: on_nonfinite is 'warn', 'raise' or 'ignore', got {on_nonfinite!r}")
+    for name, thing in (("model", model), ("loss_fn", loss_fn)):
+        if isinstance(thing, type):
+            raise TypeError(f"fit: {name} is the class {thing.__name__}; make an instance of it")
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"fit: callbacks come in a list, got a {type(callbacks).__name__}")
     if not callable(model) or not callable(loss_fn) or not hasattr(optimizer, "param_groups"):
         kinds = ", ".join(type(thing).__name__ for thing in (model, loss_fn, optimizer))
         raise TypeError(f"fit: model, loss function and optimizer are wanted, got {kinds}")
@@ -839,7 +844,10 @@ def fit(
     events = [name for name in vars(Callback) if name.startswith("on_")]
     for callback in callbacks:
         if isinstance(callback, type) or not any(hasattr(callback, event) for event in events):
-            raise TypeError(f"fit: {callback!r} is no callback; it has none of {', '.join(events)}")
+            hint = "; wrap a schedule in mg.train.Schedule" if hasattr(callback, "step") else ""
+            raise TypeError(
+                f"fit: {callback!r} is no callback; it has none of {', '.join(events)}{hint}"
+            )
     called = sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
     loop = Loop(
         model=model, loss_fn=loss_fn, optimizer=optimizer,

@@ -753,3 +753,8 @@ def test_the_published_checksums_are_eight_different_ones():
     sums = [md5 for _, group in data._PUBLISHED.values() for md5 in group]
     assert len(set(sums)) == 8
     assert all(len(md5) == 32 and int(md5, 16) for md5 in sums)
+
+
+def test_arrays_are_no_dataset():
+    with pytest.raises(TypeError, match=r"use TensorDataset\(x, y\)"):
+        DataLoader((np.ones((3, 2)), np.ones(3)))

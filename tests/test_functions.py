@@ -282,3 +282,10 @@ def test_a_deep_copy_of_a_structure_keeps_its_sharing():
 def test_hash_and_equality():
     x, y = mg.tensor(1.0), mg.tensor(1.0)
     assert len({x, y, x}) == 2 and (x == y).item() is True
+
+
+def test_small_integers_do_not_wrap_around_in_norms_and_losses():
+    assert mg.norm(mg.tensor([200, 250], dtype="uint8")).item() == pytest.approx(320.156, abs=1e-3)
+    for loss in (mg.mse, mg.l1, mg.huber):
+        with pytest.raises(TypeError, match="one must be float"):
+            loss(mg.tensor([0], dtype="uint8"), mg.tensor([200], dtype="uint8"))

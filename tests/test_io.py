@@ -954,3 +954,10 @@ def test_a_process_killed_at_any_time_leaves_a_sound_file(path):
     assert last > 1000
     save(path, n=0)
     assert files(path) == [path.name]
+
+
+@pytest.mark.parametrize("arguments", [("path", mg.nn.Linear(1, 1)), ({"w": 1}, "path"), ({},)])
+def test_objects_need_a_name_and_the_path_comes_first(arguments):
+    for act, name in ((mg.save, "save"), (mg.load, "load")):
+        with pytest.raises(TypeError, match=rf"mg.{name}\('run.safetensors', model=model\)"):
+            act(*arguments)

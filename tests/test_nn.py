@@ -726,7 +726,19 @@ CALLS = {
     "layer norm": (lambda: nn.LayerNorm((3, 2))(rand(2, 3)), ValueError, r"\(2, 3\).*\(3, 2\)"),
     "id too large": (lambda: nn.Embedding(3, 2)(mg.tensor([0, 3])), IndexError, "3 is out of"),
     "id too small": (lambda: nn.Embedding(3, 2)(mg.tensor([-4])), IndexError, "-4 is out of"),
-    "float ids": (lambda: nn.Embedding(3, 2)(rand(2)), IndexError, "float32"),
+    "float ids": (lambda: nn.Embedding(3, 2)(rand(2)), TypeError, "integers, got float32"),
+    "boolean ids": (lambda: nn.Embedding(3, 2)(np.array([True])), TypeError, "got bool"),
+    "no target": (lambda: nn.MSELoss()(rand(2)), TypeError, "an input and a target wanted, got 1"),
+    "data for options": (
+        lambda: nn.CrossEntropyLoss(rand(2, 2), mg.tensor([0, 1])), TypeError, "index cannot be"
+    ),
+    "a list in Sequential": (
+        lambda: nn.Sequential([nn.Flatten(), nn.Flatten()]), TypeError, "Sequential..modules"
+    ),
+    "no list in ModuleList": (lambda: nn.ModuleList(nn.Flatten()), TypeError, "a list of modules"),
+    "state within a file": (
+        lambda: nn.Linear(1, 1).load_state_dict({"model": {}}), ValueError, r"pass \[.model.\]"
+    ),
     "flatten": (lambda: nn.Flatten(2)(rand(2, 3)), IndexError, r"Flatten\(2, -1\).*\(2, 3\)"),
     "flatten a row": (lambda: nn.Flatten()(rand(3)), IndexError, r"\(3,\)"),
     "flatten backwards": (lambda: nn.Flatten(2, 1)(rand(2, 3, 4)), ValueError, "no axes"),
@@ -1288,8 +1300,10 @@ def test_the_third_argument_of_binary_cross_entropy_is_not_mistaken():
     assert np.allclose(loss(x, t, pos_weight=w).item(), 3.0 * loss(x, t).item())
     with pytest.raises(TypeError, match="positional"):
         loss(x, t, w)
-    with pytest.raises(ValueError, match=r"BCEWithLogitsLoss: reduction must be 'mean'"):
+    with pytest.raises(TypeError, match="BCEWithLogitsLoss: reduction cannot be an array"):
         nn.BCEWithLogitsLoss(w)
+    with pytest.raises(ValueError, match="BCEWithLogitsLoss: reduction must be 'mean'"):
+        nn.BCEWithLogitsLoss("most")
 
 
 def test_normalization_of_float16_neither_overflows_nor_vanishes():
@@ -1301,3 +1315,16 @@ def test_normalization_of_float16_neither_overflows_nor_vanishes():
     norm = nn.BatchNorm1d(2, track_running_stats=False, dtype="float16")
     (norm(x) ** 2).sum().backward()
     assert np.isfinite(x.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "int16"])
+def test_normalization_of_integers_is_that_of_floats(dtype):
+    x = np.arange(20).reshape(5, 4)
+    for layer in (nn.LayerNorm(4), nn.BatchNorm1d(4)):
+        want = layer(mg.tensor(x.astype("float64"))).detach().numpy()
+        assert np.allclose(layer(mg.tensor(x.astype(dtype))).detach().numpy(), want, atol=1e-6)
+
+
+def test_rrelu_takes_arrays_in_training():
+    x = rand(3, 4).numpy()
+    assert nn.RReLU()(x).shape == nn.RReLU().eval()(x).shape == (3, 4)

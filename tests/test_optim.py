@@ -1021,3 +1021,14 @@ def test_layers_unfrozen_one_by_one_are_updated_together_where_the_numbers_are_t
     )  # fmt: skip
     optimizer.step()
     assert len(seen) == calls
+
+
+@pytest.mark.parametrize("options", [{"lr": "0.1"}, {"lr": None}, {"lr": True}, {"eps": "x"}])
+def test_an_option_that_is_no_number(options):
+    with pytest.raises(TypeError, match=r"Adam: .* must be a number, got"):
+        optim.Adam([mg.tensor([1.0], requires_grad=True)], **options)
+    with pytest.raises(ValueError, match=r"betas must be two numbers in \[0, 1\), got 0.9"):
+        optim.Adam([mg.tensor([1.0], requires_grad=True)], betas=0.9)
+    sgd = optim.SGD([mg.tensor([1.0], requires_grad=True)])
+    with pytest.raises(TypeError, match=r"LambdaLR: a function .* got 0.9"):
+        lr_scheduler.LambdaLR(sgd, 0.9)

@@ -1090,3 +1090,17 @@ def test_a_model_may_give_several_outputs():
         callbacks=[Look()], progress=False,
     )  # fmt: skip
     assert history["loss"][-1] < history["loss"][0]
+
+
+def test_classes_schedules_and_single_callbacks_are_refused_with_a_hint():
+    layer = mg.nn.Linear(2, 2)
+    sgd = mg.optim.SGD(layer.parameters())
+    data = mg.ones((4, 2)), mg.zeros(4, "int64")
+    loss = mg.nn.CrossEntropyLoss()
+    with pytest.raises(TypeError, match="loss_fn is the class CrossEntropyLoss; make an instance"):
+        fit(layer, mg.nn.CrossEntropyLoss, sgd, data, epochs=1)
+    with pytest.raises(TypeError, match="callbacks come in a list"):
+        fit(layer, loss, sgd, data, epochs=1, callbacks=EarlyStopping())
+    with pytest.raises(TypeError, match=r"wrap a schedule in mg.train.Schedule"):
+        schedule = mg.optim.lr_scheduler.StepLR(sgd, 1)
+        fit(layer, loss, sgd, data, epochs=1, callbacks=[schedule])

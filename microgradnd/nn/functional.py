@@ -87,13 +87,17 @@ def embedding(ids: Any, weight: Tensor, padding_idx: int | None = None) -> Tenso
 
     Raises:
         IndexError: If an id is outside the table.
+        TypeError: If the ids are no integers.
     """
-    out = REGISTRY["take"](weight, ids, axis=0)
-    if padding_idx is None:
-        return out
     if not isinstance(ids, Tensor):  # lists go where the table is; arrays must be there
         home = None if hasattr(ids, "dtype") else weight.backend
         ids = wrap(to_array(ids, backend=home))
+    ids = ids if ids.size else ids.astype("int64")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"embedding: ids are integers, got {ids.dtype}")
+    out = REGISTRY["take"](weight, ids, axis=0)
+    if padding_idx is None:
+        return out
     n = weight.shape[0]
     padding = REGISTRY["expand_dims"](ids % n == padding_idx % n, axis=-1)
     return REGISTRY["where"](padding, out.detach(), out)
@@ -146,7 +150,8 @@ def batch_norm(
         n = x.size // max(x.shape[1], 1)
         if n < 2:
             raise ValueError(
-                f"batch_norm: more than one value per channel is wanted in training, got {x.shape}"
+                "batch_norm: more than one value per channel is wanted in training, got "
+                f"{x.shape}; use eval(), or leave out a last batch of one (drop_last)"
             )
         out = REGISTRY["standardize"](x, axis=axes, eps=eps)
         if training and running_mean is not None and running_var is not None:

@@ -46,6 +46,7 @@ class Operation(Module):
     """An operation as a module; subclasses are made by `as_module`."""
 
     _op: Any
+    _inputs: int
     _options: dict[str, Any]
     _operands: tuple[str, ...]  # those of the options that are arrays
     _modal: bool  # whether the operation asks for the mode
@@ -59,6 +60,12 @@ class Operation(Module):
             wanted = ", ".join(map(str, parameters)) or "nothing"
             raise TypeError(f"{type(self).__name__}: {error}; it takes {wanted}") from None
         bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            if name not in self._operands and hasattr(value, "shape"):
+                raise TypeError(
+                    f"{type(self).__name__}: {name} cannot be an array; the constructor takes "
+                    "options, the call takes the data"
+                )
         reduction = bound.arguments.get("reduction", "mean")
         if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
             raise ValueError(f"{type(self).__name__}: reduction must be 'mean', 'sum' or 'none', "
@@ -72,6 +79,9 @@ class Operation(Module):
 
     def forward(self, *inputs: Any) -> Any:
         """Apply the operation."""
+        if len(inputs) != self._inputs:
+            wanted = ("an input", "an input and a target")[self._inputs - 1]
+            raise TypeError(f"{type(self).__name__}: {wanted} wanted, got {len(inputs)} arguments")
         if not self._options:
             return self._op(*inputs)
         values = {name: getattr(self, name) for name in self._options}
@@ -110,6 +120,7 @@ def as_module(op: Any, name: str | None = None) -> type[Module]:
         "__doc__": f"{summary}\n\n{_described(options, empty)}`mg.{op.__name__}` as a module.",
         "__module__": __name__,
         "_op": staticmethod(op),
+        "_inputs": inputs_of(op),
         "_options": options,
         "_operands": tuple(n for n in options if n in operands),
         "_modal": "training" in inspect.signature(op).parameters,

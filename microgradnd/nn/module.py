@@ -353,7 +353,11 @@ class Module:
             else:
                 values[name] = to_array(raw(value), tensor.dtype, tensor.backend)
         if faults:
-            raise ValueError(f"load_state_dict of {type(self).__name__}: " + "; ".join(faults))
+            within = [name for name in unexpected if isinstance(state[name], Mapping)]
+            hint = f" (mg.load gives objects by name: pass [{within[0]!r}])" if within else ""
+            raise ValueError(
+                f"load_state_dict of {type(self).__name__}: {'; '.join(faults)}{hint}"
+            )
         with no_grad():
             for name, array in values.items():
                 own[name].assign_(wrap(array))
@@ -451,6 +455,8 @@ def _as_module(thing: Any) -> Module:
         return thing
     if isinstance(thing, type) or not callable(thing):
         hint = "; make one first" if isinstance(thing, type) else ""
+        if isinstance(thing, (list, tuple)):
+            hint = "; hand its items over one by one, as in Sequential(*modules)"
         raise TypeError(f"a module or a function is wanted, got {thing!r}{hint}")
     return Lambda(thing)
 
@@ -459,6 +465,8 @@ class ModuleList(Module):
     """A list of modules whose parameters are found."""
 
     def __init__(self, modules: Iterable[Any] = ()):
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"ModuleList: a list of modules is wanted, got {modules!r}")
         self.extend(modules)
 
     def append(self: Self, module: Any) -> Self:

@@ -10,6 +10,8 @@ import numpy as np
 from ..primitives import primitive
 from ..protocols import composite
 from ..random import default_generator
+from ..tape import Tensor
+from .elementwise import identity
 from .reductions import shifted
 from .shaping import concatenate, on_axis, reshape, split
 
@@ -222,6 +224,7 @@ prelu.vjp(
 def _rrelu_arguments(x, lower=1 / 8, upper=1 / 3, training=False, generator=None):
     if not training:
         return (x, (lower + upper) / 2), {}
+    x = x if isinstance(x, Tensor) else identity(x)
     slope = (generator or default_generator()).uniform(lower, upper, x.shape, dtype=x.dtype,
                                                        backend=x.backend)  # fmt: skip
     return (x, slope), {}

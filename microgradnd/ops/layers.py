@@ -64,7 +64,7 @@ linear.vjp(
 
 def _mean(xp, x, axis):
     """The mean along axes that stay; NumPy's own takes twice the time, but float16 needs it."""
-    if x.dtype.itemsize == 2:
+    if x.dtype.char == "e":
         return xp.mean(x, axis=axis, keepdims=True)
     return xp.sum(x, axis=axis, keepdims=True) * (1.0 / max(count(x.shape, axis), 1))
 
@@ -72,8 +72,8 @@ def _mean(xp, x, axis):
 def _scale(xp, x, axis, eps):
     """One by the standard deviation, and the deviations themselves."""
     d = x - _mean(xp, x, axis)
-    wide = xp.astype(d, "float32") if d.dtype.itemsize == 2 else d  # squares leave float16 soon
-    return xp.astype(1.0 / xp.sqrt(_mean(xp, wide * wide, axis) + eps), x.dtype), d
+    wide = xp.astype(d, "float32") if d.dtype.char == "e" else d  # squares leave float16 soon
+    return xp.astype(1.0 / xp.sqrt(_mean(xp, wide * wide, axis) + eps), d.dtype), d
 
 
 @primitive(

@@ -20,7 +20,12 @@ def _check(name, x, target, reduction):
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if x.shape != target.shape:
-        raise ValueError(f"{name}: input has shape {x.shape}, target {target.shape}")
+        raise ValueError(
+            f"{name}: input has shape {x.shape}, target {target.shape}; nothing is broadcast here, "
+            "reshape one of them"
+        )
+    if x.dtype.kind != "f" and target.dtype.kind != "f":
+        raise TypeError(f"{name}: input {x.dtype} and target {target.dtype}; one must be float")
 
 
 def _each(g, size, reduction):

@@ -222,7 +222,7 @@ def _variance(xp, x, axis, ddof, keepdims):
     centred = x - xp.mean(x, axis=axis, keepdims=True)
     n = count(x.shape, axis) - ddof
     dtype = centred.dtype
-    wide = xp.astype(centred, "float32") if dtype.itemsize == 2 else centred  # squares overflow
+    wide = xp.astype(centred, "float32") if dtype.char == "e" else centred  # squares overflow
     total = xp.sum(wide * wide, axis=axis, keepdims=keepdims)
     return xp.astype(total / (n if n > 0 else 0.0 * total), dtype)
 
@@ -308,6 +308,7 @@ def norm(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.norm)(mg.tensor([3.0, 4.0]))
         (Tensor(5.), Tensor([0.6, 0.8]))
     """
+    x = x if x.dtype.kind == "f" else xp.astype(x, "float64")  # squares of small integers wrap
     return xp.sqrt(xp.sum(x * x, axis=axis, keepdims=keepdims))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from .optimizer import Optimizer, _not_negative
 
 
@@ -223,16 +225,20 @@ class Adam(Optimizer):
         eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False,
     ):  # fmt: skip
         super().__init__(params, {
-            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "amsgrad": amsgrad,
         })  # fmt: skip
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError for options out of range."""
         super().check(group)
-        if len(group["betas"]) != 2 or not all(0.0 <= beta < 1.0 for beta in group["betas"]):
-            raise ValueError(f"{type(self).__name__}: betas must be two numbers in [0, 1), got "
-                             f"{group['betas']}")  # fmt: skip
+        betas = group["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(
+            isinstance(beta, (int, float, np.number)) and 0.0 <= beta < 1.0 for beta in betas
+        ):
+            raise ValueError(
+                f"{type(self).__name__}: betas must be two numbers in [0, 1), got {betas!r}"
+            )
 
     def slots(self, group: dict[str, Any]) -> tuple[str, ...]:
         """Keep the two means, and the largest mean square for amsgrad."""

@@ -108,6 +108,8 @@ class LambdaLR(LRScheduler):
         lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
     ):  # fmt: skip
         n = len(_checked(self, optimizer).param_groups)
+        if not callable(lr_lambda) and not isinstance(lr_lambda, (list, tuple)):
+            raise TypeError(f"LambdaLR: a function (or one per group) is wanted, got {lr_lambda!r}")
         self.lr_lambdas = lr_lambda if callable(lr_lambda) else list(lr_lambda)
         if isinstance(self.lr_lambdas, list) and len(self.lr_lambdas) != n:
             raise ValueError(f"LambdaLR: {len(self.lr_lambdas)} functions for {n} groups")

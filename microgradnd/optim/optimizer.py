@@ -15,6 +15,8 @@ from functools import partial
 from operator import is_
 from typing import Any
 
+import numpy as np
+
 from .. import backend as backends
 from ..arraylike import to_array
 from ..backend import Backend
@@ -430,5 +432,8 @@ def _flatten(params: list[Tensor]) -> list[Flat]:
 
 def _not_negative(who: str, group: dict[str, Any], *names: str) -> None:
     for name in names:
-        if name in group and not 0.0 <= group[name] < math.inf:
+        value = group.get(name, 0.0)
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"{who}: {name} must be a number, got {value!r}")
+        if not 0.0 <= value < math.inf:
             raise ValueError(f"{who}: {name} must be 0 or positive and finite, got {group[name]}")
