@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +23,7 @@ import microgradnd as mg
 
 ROOT = Path(mg.__file__).resolve().parents[1]  # of what is described, so also of what is written
 EMPTY = inspect.Parameter.empty
+STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 #: Types of parameters by name, where neither an annotation nor the default says more.
 TYPES = {
@@ -67,15 +70,14 @@ class Parameter:
     annotation: str
 
     def __str__(self) -> str:
-        stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
-        text = f"{stars.get(self.kind, '')}{self.name}: {self.annotation}"
+        text = f"{STARS.get(self.kind, '')}{self.name}: {self.annotation}"
         return text if self.default is EMPTY else f"{text} = {literal(self.default)}"
 
     @property
     def plain(self) -> str:
         """The parameter without its type."""
-        star = "*" if self.kind is inspect.Parameter.VAR_POSITIONAL else ""
-        return star + self.name + ("" if self.default is EMPTY else f"={literal(self.default)}")
+        text = STARS.get(self.kind, "") + self.name
+        return text if self.default is EMPTY else f"{text}={literal(self.default)}"
 
 
 def _annotation(op: Any, p: inspect.Parameter, operand: bool) -> str:
@@ -147,6 +149,20 @@ def call(op: Any) -> str:
 def docstring(op: Any) -> str:
     """The docstring without indentation."""
     return inspect.cleandoc(op.__doc__ or "")
+
+
+def markdown(text: str) -> str:
+    """A docstring as Markdown: sections as lists, mathematics as GitHub writes it."""
+    text, _, example = text.partition("\nExample:\n")
+    text = re.sub(r":math:`([^`]*)`", lambda m: f"$`{' '.join(m[1].split())}`$", text)
+    text = re.sub(r"^([A-Z][a-z ,]+):\n((?:    .*(?:\n|$))+)", _section, text.rstrip(), flags=re.M)
+    return text + (f"\n\n```python\n{dedent(example).strip()}\n```" if example else "")
+
+
+def _section(found: re.Match[str]) -> str:
+    """Entries as a list; other lines moved out, since four spaces would make them code."""
+    body = re.sub(r"^    (\*{0,2}\w+(?:, \w+)*): ", r"- `\1`: ", found[2], flags=re.M)
+    return f"**{found[1]}**\n\n" + re.sub(r"^    (?=\S)", "", body, flags=re.M)
 
 
 def module_of(op: Any) -> ModuleType:

@@ -15,7 +15,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from textwrap import dedent, indent
+from textwrap import indent
 from types import ModuleType
 from typing import Any
 
@@ -30,6 +30,7 @@ from describe import (
     emit,
     helpers,
     literal,
+    markdown,
     module_of,
     report,
 )
@@ -50,15 +51,6 @@ def modules() -> dict[ModuleType, list[Any]]:
         if thing.__module__.startswith("microgradnd.ops"):
             found.setdefault(module_of(thing), []).append(thing)
     return dict(sorted(found.items(), key=lambda item: item[0].__name__))
-
-
-def markdown(text: str) -> str:
-    """A docstring as Markdown: sections as lists, mathematics as GitHub writes it."""
-    text, _, example = text.partition("\nExample:\n")
-    text = re.sub(r":math:`([^`]*)`", r"$`\1`$", text)
-    text = re.sub(r"^(Raises|Args|Returns|[A-Z][a-z ,]+):$", r"**\1**\n", text, flags=re.M)
-    text = re.sub(r"^    (\w+): ", r"- `\1`: ", text.rstrip(), flags=re.M)
-    return text + (f"\n\n```python\n{dedent(example).strip()}\n```" if example else "")
 
 
 def number(value: Any) -> str:
