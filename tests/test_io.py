@@ -20,15 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save as to_bytes
 from samples import registered
 
 import microgradnd as mg
 from microgradnd import io
 from microgradnd.io import CheckpointError, load, save
-
-safetensors = pytest.importorskip("safetensors")
-from safetensors.numpy import load_file, save_file  # noqa: E402
-from safetensors.numpy import save as to_bytes  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
 DTYPES = "?bBhHiIqQefd"

@@ -1328,3 +1328,10 @@ def test_normalization_of_integers_is_that_of_floats(dtype):
 def test_rrelu_takes_arrays_in_training():
     x = rand(3, 4).numpy()
     assert nn.RReLU()(x).shape == nn.RReLU().eval()(x).shape == (3, 4)
+
+
+def test_options_may_be_numbers_of_numpy():
+    x = rand(3)
+    got = nn.LeakyReLU(np.float64(0.25))(x)
+    assert got.dtype == "float32"
+    assert np.array_equal(got.numpy(), nn.LeakyReLU(0.25)(x).numpy())

@@ -18,8 +18,6 @@ import pytest
 
 import microgradnd as mg
 
-pytest.importorskip("safetensors")
-
 nn, optim, schedule = mg.nn, mg.optim, mg.optim.lr_scheduler
 EPOCH = 6  # steps, the last one with a smaller batch
 CUTS = {"at the end of an epoch": 6, "in the middle of an epoch": 8}

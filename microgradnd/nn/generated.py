@@ -10,8 +10,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
+
 from ..functions import asarray
 from ..registry import COMPOSITES, REGISTRY
+from ..tape import Tensor
 from .module import Module
 
 #: Where the operations are declared that become modules.
@@ -53,15 +56,15 @@ class Operation(Module):
     __signature__: inspect.Signature
 
     def __init__(self, *args: Any, **kwargs: Any):
-        parameters = list(self.__signature__.parameters.values())
+        signature = self.__signature__
         try:
-            bound = inspect.Signature(parameters).bind(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            wanted = ", ".join(map(str, parameters)) or "nothing"
+            wanted = ", ".join(map(str, signature.parameters.values())) or "nothing"
             raise TypeError(f"{type(self).__name__}: {error}; it takes {wanted}") from None
         bound.apply_defaults()
         for name, value in bound.arguments.items():
-            if name not in self._operands and hasattr(value, "shape"):
+            if name not in self._operands and isinstance(value, (Tensor, np.ndarray)):
                 raise TypeError(
                     f"{type(self).__name__}: {name} cannot be an array; the constructor takes "
                     "options, the call takes the data"
