@@ -79,6 +79,40 @@ def first_odd(data: Any) -> Any:
     return data.flat[0] if isinstance(data, np.ndarray) and data.size else data
 
 
+#: Device types of DLPack whose memory each backend takes over: the host's, pinned or not; CUDA's.
+DLPACK = {1: "numpy", 3: "numpy", 11: "numpy", 2: "cupy", 13: "cupy"}
+
+
+def imported(data: Any) -> tuple[Backend, Any]:
+    """Take over the memory of an object that exports DLPack; gives backend and array.
+
+    Raises:
+        TypeError: For a dtype or a device that no backend has.
+        BackendError: If it is in CUDA memory and CuPy cannot be used here.
+    """
+    what, device = type(data).__name__, data.__dlpack_device__()[0]
+    if device not in DLPACK:
+        raise TypeError(
+            f"a {what} on a device of DLPack's type {int(device)} cannot be taken over, only one "
+            "in CPU or CUDA memory; move it there first"
+        )
+    try:
+        backend = backends.named(DLPACK[device])
+    except backends.BackendError as error:
+        raise type(error)(f"a {what} in CUDA memory is taken over by CuPy: {error}") from error
+    try:
+        array = backend.from_dlpack(data)
+    except RuntimeError as error:
+        if "dtype" not in str(error):
+            raise
+        name = str(getattr(data, "dtype", "of its elements")).rpartition(".")[2]
+        raise TypeError(
+            f"dtype {name} is not supported; use bool, an integer or float16/32/64"
+        ) from error
+    check_dtype(array.dtype)
+    return backend, array
+
+
 def to_array(
     data: Any,
     dtype: Any = None,
@@ -101,8 +135,7 @@ def to_array(
     """
     kind = backends.BY_TYPE.get(type(data))
     if kind is None and hasattr(data, "__dlpack__") and not isinstance(data, np.ndarray):
-        kind = backends.named("cupy" if data.__dlpack_device__()[0] == 2 else "numpy")
-        data = kind.from_dlpack(data)
+        kind, data = imported(data)
     if kind is None or kind.name == "numpy":
         host = host_array(data, floats if dtype is None else np.float64)
         copy = copy and host is data
@@ -281,6 +314,11 @@ class ArrayLike(Surface):
 
     def __dlpack__(self, **options: Any) -> Any:
         self._leaves_the_tape("DLPack export")
+        if any(step < 0 for step in self._array.strides):  # PyTorch would end the process
+            raise BufferError(
+                "DLPack export: this tensor is a view that goes backwards through memory, which "
+                "other libraries cannot take; export t.clone()"
+            )
         return self._array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -301,6 +339,8 @@ class ArrayLike(Surface):
     def __repr__(self) -> str:
         try:
             return self._describe()
+        except backends.TransferError:  # asked for by `forbid_transfers`
+            raise
         except Exception as error:  # a debugger shows half-made and broken tensors too
             return f"<{type(self).__name__} that cannot be shown: {type(error).__name__}: {error}>"
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from . import backend as backends
 from .arraylike import host_array, to_array
+from .backend.interface import Staged
 from .extras import need
 from .functions import asarray
 from .modes import get_default_dtype
@@ -83,7 +84,7 @@ class TensorDataset:
         out = []
         for array, part in zip(self.arrays, parts, strict=True):
             if isinstance(array, np.ndarray):
-                out.append(asarray(part) if upload else part)
+                out.append(_uploaded(part) if upload else part)
                 continue
             home = array.backend
             if home not in rows:
@@ -127,7 +128,21 @@ def _tensors(batch: Any) -> Any:
     """Make Tensors of the arrays in a batch."""
     if isinstance(batch, (tuple, list)):
         return tuple(map(_tensors, batch))
-    return asarray(batch) if isinstance(batch, (np.ndarray, np.generic)) else batch
+    return _uploaded(batch) if isinstance(batch, (np.ndarray, np.generic)) else batch
+
+
+def _uploaded(array: Any) -> Tensor:
+    """Make a Tensor on the current backend; what was staged, it takes as it is."""
+    return wrap(backends.get().asarray(array)) if type(array) is Staged else asarray(array)
+
+
+def _staged(batch: Any) -> Any:
+    """Copy the arrays in a batch to where their upload needs no waiting."""
+    if isinstance(batch, (tuple, list)):
+        return tuple(map(_staged, batch))
+    if type(batch) is not np.ndarray:
+        return batch
+    return backends.get().stage(host_array(batch, get_default_dtype()))
 
 
 class _Position:
@@ -155,7 +170,8 @@ class DataLoader:
         drop_last: Leave out the last batch if it is smaller.
         generator: Where orders are drawn from (default: the default generator).
         prefetch: How many batches a background thread reads ahead. It runs the dataset and the
-            `collate_fn`; uploads stay in the caller's thread. Random numbers that the dataset draws
+            `collate_fn`, and copies host arrays to page-locked memory for a GPU; uploads stay in
+            the caller's thread, and wait for nothing. Random numbers that the dataset draws
             need a generator of their own, or they mix with the caller's in an order of chance.
         collate_fn: What makes a batch of a list of items (default: `collate`).
 
@@ -223,7 +239,8 @@ class DataLoader:
         size = self.batch_size
         rows = (order[i * size : (i + 1) * size] for i in range(position.batches, batches))
         place = self.dataset._place if self._whole else _tensors
-        for part in _ahead(self._read, rows, self.prefetch):
+        read = (lambda r: _staged(self._read(r))) if self.prefetch else self._read
+        for part in _ahead(read, rows, self.prefetch):
             batch = place(part)
             position.batches += 1  # before it is given: a state taken then counts it
             if position.batches == batches:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isinf, isnan
-from os.path import basename
 from types import FrameType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -20,10 +19,10 @@ import numpy as np
 
 from . import backend as backends
 from .backend.namespace import ARRAY
+from .frames import place, user_frame
 from .modes import MODE, Switch
 from .tape import FREED, PICK, Node, Tensor, raw, reverse
 
-PACKAGE = __name__.partition(".")[0]
 CO_OPTIMIZED = 1  # of `inspect`: the code of a function, whose variables are in no dict
 LISTED = 4  # operands of one row that are listed, not counted
 SEARCHED = 2000  # objects that are looked at for the name of a tensor
@@ -113,20 +112,6 @@ def winners(row: Row, x: Any, winner: Any, show: int) -> str:
 
 
 # ----------------------------------------------------------------------------- the user's code
-
-
-def user_frame(frame: FrameType | None) -> FrameType | None:
-    """Give the first frame that is neither ours nor NumPy's, going outwards."""
-    while frame is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in (PACKAGE, "numpy"):
-            return frame
-        frame = frame.f_back
-    return None
-
-
-def place(frame: FrameType | None) -> str:
-    """Write where a frame stands: `file.py:12`."""
-    return f"{basename(frame.f_code.co_filename)}:{frame.f_lineno}" if frame is not None else ""
 
 
 def in_reverse(frame: FrameType | None) -> bool:

@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import operator
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,14 +33,15 @@ NOT_DEVICE = "Argument '{}' has incorrect type (expected cupy._core.core._ndarra
 class Counters:
     """Calls, calls that gave only views, synchronisations, copies to and from the host.
 
-    A copy that CuPy makes in silence (a host array as an index) counts both ways.
+    `pinned` are the uploads from page-locked memory, counted among the uploads too. A copy that
+    CuPy makes in silence (a host array as an index) counts both ways.
     """
 
     def __init__(self):
         self.reset()
 
     def reset(self):
-        self.launches = self.views = self.syncs = self.host_copies = self.uploads = 0
+        self.launches = self.views = self.syncs = self.host_copies = self.uploads = self.pinned = 0
 
 
 counters = Counters()
@@ -114,6 +116,22 @@ def upload(x, dtype=None):
     """Copy host data to the device in silence, as CuPy does in a few places."""
     count("uploads", "host_copies")
     return np.array(x, dtype=dtype)
+
+
+def read_back(number):
+    """Copy a number to the host, as CuPy does where a size depends on values."""
+    new(np.asarray(number)).get()
+
+
+def is_pinned(array):
+    """Whether an array lies in memory of `alloc_pinned_memory`, directly or as a view."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array.obj if isinstance(array, memoryview) else array, Pinned)
+
+
+class Pinned(bytearray):
+    """Page-locked host memory."""
 
 
 def wrap(result, owners):
@@ -196,6 +214,19 @@ class ndarray:
             return np.array(self._data, order=order)
         out[...] = self._data
         return out
+
+    def set(self, arr, stream=None):
+        """Copy host data into the array; CuPy does not wait for it if the memory is page-locked."""
+        if not isinstance(arr, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if self.dtype != arr.dtype:
+            raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
+        if self.shape != arr.shape:
+            raise ValueError(
+                f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}"
+            )
+        count("uploads", *(["pinned"] if is_pinned(arr) else []))
+        self._data[...] = arr
 
     def item(self):
         if self.size != 1:
@@ -356,7 +387,7 @@ def index(array, key):
         if item is Ellipsis:
             axis += array.ndim - sum(used)
         elif isinstance(item, np.ndarray) and item.dtype.kind == "b":
-            count("syncs")  # how many are true decides the shape
+            read_back(np.count_nonzero(item))  # how many are true decides the shape
             for i, length in enumerate(item.shape, axis):
                 if length not in (0, array.shape[i]):
                     raise IndexError(
@@ -515,7 +546,7 @@ def build(name, host, table="functions", prefix=""):
         if name in ("zeros", "ones", "full", "eye") and isinstance(first, ndarray):
             operator.index(first)  # a size on the device is none: there is no __index__
         if name in SYNCS:
-            count("syncs")
+            read_back(0)
         return run(prefix + name, host, *args, **kwargs)
 
     return function
@@ -692,7 +723,7 @@ def equip():
 
 
 class Device:
-    """A CUDA device or stream: only the waiting for it is counted."""
+    """A CUDA device: only the waiting for it is counted."""
 
     def __init__(self, device=0):
         self.id = device
@@ -707,6 +738,43 @@ class Device:
         return None
 
 
+class Event:
+    """A CUDA event; what was asked for before it is done as soon as it is asked for."""
+
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self.time = None
+
+    done = True
+
+    def record(self, stream=None):
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        count("syncs")
+
+
+class Stream(Device):
+    """A CUDA stream."""
+
+    def __init__(self, null=False, non_blocking=False, ptds=False):
+        pass
+
+    done = True
+
+    def record(self, event=None):
+        event = Event() if event is None else event
+        event.record(self)
+        return event
+
+
+Stream.null = Stream(null=True)
+
+
+def get_elapsed_time(start_event, end_event):
+    """Milliseconds between two events."""
+    return 1e3 * (end_event.time - start_event.time)
+
+
 def make_module():
     """Build the namespace: a name that is not in the table does not exist."""
     module = ModuleType("cupy")
@@ -718,7 +786,11 @@ def make_module():
         __version__=TABLE["version"],
         ndarray=ndarray,
         from_dlpack=from_dlpack,
-        cuda=SimpleNamespace(Device=Device, Stream=SimpleNamespace(null=Device()), runtime=runtime),
+        cuda=SimpleNamespace(
+            Device=Device, Stream=Stream, Event=Event, runtime=runtime,
+            get_current_stream=lambda: Stream.null, get_elapsed_time=get_elapsed_time,
+            alloc_pinned_memory=Pinned,
+        ),
     )
     for name, entry in TABLE["ufuncs"].items():
         setattr(module, name, Ufunc(getattr(np, name), **entry))
@@ -736,3 +808,4 @@ special = SimpleNamespace(
     erfc=Ufunc(np.frompyfunc(math.erfc, 1, 1), **TABLE["special"]["erfc"]),
 )
 equip()
+__name__ = "cupy.standin"  # its frames are CuPy's, not the user's

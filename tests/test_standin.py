@@ -498,16 +498,34 @@ def test_reading_is_counted():
 
 def test_what_waits_for_the_device_is_counted():
     x, mask = dev([1, 0, 2]), dev([1, 0, 1], "?")
-    for call, syncs in (
-        (lambda: x[mask], 1), (lambda: x.nonzero(), 1), (lambda: cupy.nonzero(x), 1),
-        (lambda: cupy.unique(x), 1), (lambda: cupy.where(mask), 1), (lambda: x[0], 0),
-        (lambda: x.__setitem__(mask, 0.0), 1), (lambda: cupy.where(mask, x, 0.0), 0),
-        (lambda: x.sum(), 0), (lambda: cupy.cuda.Device().synchronize(), 1),
-        (lambda: cupy.cuda.Stream.null.synchronize(), 1),
+    for call, syncs, copies in (
+        (lambda: x[mask], 1, 1), (lambda: x.nonzero(), 1, 1), (lambda: cupy.nonzero(x), 1, 1),
+        (lambda: cupy.unique(x), 1, 1), (lambda: cupy.where(mask), 1, 1), (lambda: x[0], 0, 0),
+        (lambda: x.__setitem__(mask, 0.0), 1, 1), (lambda: cupy.where(mask, x, 0.0), 0, 0),
+        (lambda: x.sum(), 0, 0), (lambda: cupy.cuda.Device().synchronize(), 1, 0),
+        (lambda: cupy.cuda.Stream.null.synchronize(), 1, 0),
     ):  # fmt: skip
         with counting() as seen:
             call()
-        assert (seen.syncs, seen.host_copies) == (syncs, 0)
+        assert (seen.syncs, seen.host_copies) == (syncs, copies)
+
+
+def test_uploads_from_page_locked_memory_and_events():
+    x, event = dev([0, 0]), cupy.cuda.Event()
+    pinned = np.ndarray((2,), "f4", cupy.cuda.alloc_pinned_memory(8))
+    for host, count in ((pinned, 1), (pinned[:].view(), 1), (np.ones(2, "f4"), 0)):
+        with counting() as seen:
+            x.set(host)
+        assert (seen.uploads, seen.pinned, seen.syncs) == (1, count, 0)
+    event.record()
+    later = cupy.cuda.get_current_stream().record()
+    assert cupy.cuda.get_elapsed_time(event, later) >= 0
+    with counting() as seen:
+        later.synchronize()
+    assert seen.syncs == 1
+    for wrong in (np.ones(2), np.ones(3, "f4"), [1.0, 2.0]):
+        with pytest.raises((TypeError, ValueError), match="set|Shape mismatch"):
+            x.set(wrong)
 
 
 def test_silent_copies_are_counted():

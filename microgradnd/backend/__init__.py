@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from .interface import Backend, BackendError, MissingBackendError
 from .numpy_backend import NumpyBackend
+from .transfers import TransferError, forbidden
 
-__all__ = ["Backend", "BackendError", "MissingBackendError", "available", "get", "of", "set", "use"]
+__all__ = [
+    "Backend", "BackendError", "MissingBackendError", "TransferError", "available",
+    "forbid_transfers", "get", "of", "set", "use",
+]  # fmt: skip
 
 _numpy = NumpyBackend()
 _loaded: dict[str, Backend] = {"numpy": _numpy}
@@ -86,6 +90,36 @@ def use(name: str | Backend) -> Iterator[Backend]:
         yield get()
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def forbid_transfers(uploads: bool = False) -> Iterator[None]:
+    """Turn hidden traffic with a device into errors; a `with` block, also a decorator.
+
+    Inside, in this thread, reading a value of a device array (`item`, `numpy`, `float`, `print`,
+    a boolean mask as index), waiting for the device, and an upload of host data raise. A training
+    step needs none of these: upload the batch before the block, and read the loss behind it. On
+    NumPy there is no traffic, so nothing raises. Raw CuPy arrays are watched too, but for the
+    uploads that CuPy makes of host arrays by itself.
+
+    Args:
+        uploads: Allow uploads, for a block that takes batches from a loader.
+
+    Raises:
+        TransferError: Where it happens; the message names the line.
+
+    Example:
+        >>> x = mg.tensor([1.0, 2.0], requires_grad=True)
+        >>> with mg.backend.forbid_transfers():
+        ...     (x * x).sum().backward()
+        >>> x.grad
+        Tensor([2., 4.])
+    """
+    with ExitStack() as stack:
+        for backend in list(_loaded.values()):
+            stack.enter_context(backend.watched())
+        stack.enter_context(forbidden(uploads))
+        yield
 
 
 def named(name: str) -> Backend:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .interface import Backend, BackendError, MissingBackendError
+from .interface import Backend, BackendError, MissingBackendError, Staged
 from .namespace import build
 from .numpy_backend import check_indices, count_classes
+from .transfers import COPY, UPLOAD, WAIT, check
 
 INSTALL = (
     'pip install "cupy-cuda13x[ctk]" (CUDA 13 driver), pip install "cupy-cuda12x[ctk]" '
@@ -107,6 +111,18 @@ def _philox(xp: Any, key: tuple[int, int], counter: int, n: int) -> Any:
     return xp.reshape(xp.stack(c, axis=1), (-1,))[start : start + n]
 
 
+KEPT = 256  # flags of index checks that are kept one by one
+
+
+class Fault(NamedTuple):
+    """An index check whose outcome is still on the device."""
+
+    bad: Any  # the flag
+    key: Any  # what is checked, and against what
+    complain: Callable[[Any], object]  # raises NumPy's error for the indices on the host
+    ids: Any
+
+
 class CupyBackend(Backend):
     """Arrays are `cupy.ndarray`, computed on the current CUDA device.
 
@@ -120,7 +136,10 @@ class CupyBackend(Backend):
         self.module = module
         self.name = name
         self.array_type = module.ndarray
-        self._faults: list[tuple[Any, Callable[[], object]]] = []
+        self._faults: list[Fault] = []
+        self._folded: dict[Any, Fault] = {}
+        self._uploads: deque[tuple[Any, Staged]] = deque()
+        self._watchers, self._lock = 0, Lock()
         self.xp = build(
             module,
             special,
@@ -132,11 +151,56 @@ class CupyBackend(Backend):
         )
 
     def asarray(self, data: Any, dtype: Any = None) -> Any:
-        return self.module.asarray(data, dtype=dtype)
+        if not isinstance(data, self.array_type):
+            check(UPLOAD)
+        if not isinstance(data, Staged) or dtype not in (None, data.dtype):
+            return self.module.asarray(data, dtype=dtype)
+        array = self.module.empty(data.shape, data.dtype)
+        array.set(data)
+        # The buffer goes back to CuPy's pool, for others to write to, when nobody has it any more.
+        self._uploads.append((self.module.cuda.get_current_stream().record(), data))
+        while self._uploads and self._uploads[0][0].done:
+            self._uploads.popleft()
+        return array
 
     def to_numpy(self, array: Any) -> np.ndarray:
+        check(COPY)
         self._report()
         return self.module.asnumpy(array)
+
+    def stage(self, array: Any) -> Any:
+        if not array.size:
+            return array
+        memory = self.module.cuda.alloc_pinned_memory(array.nbytes)
+        buffer = Staged(array.shape, array.dtype, memory)
+        buffer[...] = array
+        return buffer
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Check `ndarray.get`, by which CuPy makes every copy to the host."""
+        kind = self.array_type
+        with self._lock:
+            if not self._watchers:
+                self._inherited = "get" not in vars(kind)
+                self._get = plain = kind.get  # type: ignore[attr-defined]
+
+                def get(array: Any, *args: Any, **options: Any) -> Any:
+                    check(COPY)
+                    return plain(array, *args, **options)
+
+                kind.get = get  # type: ignore[attr-defined]
+            self._watchers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers -= 1
+                if not self._watchers:
+                    if self._inherited:
+                        del kind.get  # type: ignore[attr-defined]
+                    else:
+                        kind.get = self._get  # type: ignore[attr-defined]
 
     def from_dlpack(self, data: Any) -> Any:
         return self.module.from_dlpack(data)
@@ -145,7 +209,8 @@ class CupyBackend(Backend):
         return bool(self.module.may_share_memory(x, y))
 
     def synchronize(self) -> None:
-        self.module.cuda.Stream.null.synchronize()
+        check(WAIT)
+        self.module.cuda.Device().synchronize()
         self._report()
 
     def bits(self, key: tuple[int, int], counter: int, n: int) -> Any:
@@ -159,31 +224,50 @@ class CupyBackend(Backend):
         """Note on the device whether an index is out of bounds; CuPy itself would wrap silently."""
         if indices.size:
             bad = ((indices < -size) | (indices >= size)).any()
-            self._note(bad, lambda: check_indices(self.module.asnumpy(indices), size, where))
+            self._note(bad, (where, size), lambda ids: check_indices(ids, size, where), indices)
 
     def _count_classes(self, target: Any, classes: int, ignore_index: int, where: str) -> Any:
         counts = target != ignore_index
         if target.size:
             bad = (((target < 0) | (target >= classes)) & counts).any()
-            ids = self.module.asnumpy
-            self._note(bad, lambda: count_classes(ids(target), classes, ignore_index, where))
+            self._note(
+                bad, (where, classes, ignore_index),
+                lambda ids: count_classes(ids, classes, ignore_index, where), target,
+            )  # fmt: skip
         return counts.sum()
 
-    def _note(self, bad: Any, complain: Callable[[], object]) -> None:
+    def _note(self, bad: Any, key: Any, complain: Callable[[Any], object], ids: Any) -> None:
         """Keep a flag that is still being computed; reading it now would stop the pipeline.
 
         It is read at the next transfer, and `complain` then raises NumPy's error for it.
         """
-        self._faults.append((bad, complain))
-        if len(self._faults) > 256:
-            self._report()
+        self._faults.append(Fault(bad, key, complain, ids))
+        if len(self._faults) > KEPT:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Make one flag of those of each kind of check: so many steps keep little, and never wait.
+
+        Of the oldest fault of a kind the indices are kept, chosen on the device: of checks of one
+        kind and shape, the first bad one, else the last.
+        """
+        faults, self._faults = self._faults, []
+        for fault in faults:
+            key = (fault.key, fault.ids.shape, fault.ids.dtype)
+            old = self._folded.get(key)
+            if old is None:
+                self._folded[key] = fault
+            else:
+                ids = self.module.where(old.bad, old.ids, fault.ids)
+                self._folded[key] = Fault(old.bad | fault.bad, fault.key, fault.complain, ids)
 
     def _report(self) -> None:
         """Raise for the oldest fault that a device check has found since the last report."""
-        if not self._faults:
+        faults = [*self._folded.values(), *self._faults]
+        if not faults:
             return
-        faults, self._faults = self._faults, []
-        flags = self.module.asnumpy(self.module.stack([flag for flag, _ in faults]))
-        for bad, (_, complain) in zip(flags, faults, strict=True):
+        self._faults, self._folded = [], {}
+        flags = self.module.asnumpy(self.module.stack([fault.bad for fault in faults]))
+        for bad, fault in zip(flags, faults, strict=True):
             if bad:
-                complain()
+                fault.complain(self.module.asnumpy(fault.ids))

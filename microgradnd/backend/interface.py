@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
+
 
 class BackendError(RuntimeError):
     """A backend that was asked for cannot be used; the message says what to install or to mend."""
@@ -12,6 +14,10 @@ class BackendError(RuntimeError):
 
 class MissingBackendError(BackendError, ImportError):
     """The package behind a backend is not installed."""
+
+
+class Staged(np.ndarray):
+    """Host data that a backend has put where its upload needs no waiting."""
 
 
 class Backend:
@@ -57,6 +63,17 @@ class Backend:
     def aligned(self, n: int, dtype: Any, alignment: int) -> Any:
         """Give n zeros that begin at a multiple of `alignment` bytes."""
         return self.xp.zeros((n,), dtype=dtype)  # what a device allocates is aligned to 256 bytes
+
+    def stage(self, array: Any) -> Any:
+        """Give host data in a buffer from which `asarray` uploads without waiting.
+
+        For arrays that are uploaded once; any thread may do it. On NumPy, the array itself.
+        """
+        return array
+
+    def watched(self) -> AbstractContextManager[Any]:
+        """Have the library's own doors to the host checked too: inside `forbid_transfers`."""
+        return nullcontext()
 
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done; report faults found on the device."""

@@ -1,0 +1,55 @@
+"""A guard against hidden traffic: copies between host and device, and waiting for the device.
+
+A device backend calls `check` at each of its doors. What a program does with raw CuPy arrays goes
+past these doors; readings of them (`get`, `float`, `print`, a boolean mask as index) are caught all
+the same, for CuPy makes them all by `ndarray.get`. Uploads that CuPy makes by itself are not seen.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from ..frames import line, place, user_frame
+
+UPLOAD, COPY, WAIT = "an upload to", "a copy from", "a wait for"
+_forbidden: ContextVar[frozenset[str]] = ContextVar("microgradnd_forbidden", default=frozenset())
+
+
+class TransferError(RuntimeError):
+    """Traffic between host and device where `forbid_transfers` allows none."""
+
+
+def check(kind: str) -> None:
+    """Raise if traffic of this kind is forbidden here.
+
+    Raises:
+        TransferError: It names the line of the user's code, and how it is avoided.
+    """
+    if kind not in _forbidden.get():
+        return
+    frame = user_frame(sys._getframe(1))
+    text = line(frame)
+    text = f", `{text if len(text) <= 80 else text[:77] + '...'}`" if text else ""
+    remedy = (
+        "make it before the block, or with uploads=True" if kind is UPLOAD
+        else "keep the Tensor, and read it after the block"
+    )  # fmt: skip
+    raise TransferError(
+        f"{kind} the device at {place(frame)}{text}: inside forbid_transfers(); {remedy}"
+    )
+
+
+@contextmanager
+def forbidden(uploads: bool) -> Iterator[None]:
+    """Forbid copies from the device and waiting for it, and uploads unless they are allowed.
+
+    What a block around this one forbids stays forbidden.
+    """
+    token = _forbidden.set(_forbidden.get() | ({COPY, WAIT} if uploads else {UPLOAD, COPY, WAIT}))
+    try:
+        yield
+    finally:
+        _forbidden.reset(token)

@@ -1,0 +1,302 @@
+"""Hidden traffic with a device is found: `forbid_transfers`, page-locked uploads, device flags."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+import standin
+from samples import registered
+
+import microgradnd as mg
+from microgradnd import nn, optim
+from microgradnd.backend import TransferError, forbid_transfers
+from microgradnd.backend.cupy_backend import KEPT, CupyBackend
+from microgradnd.backend.interface import Staged
+from microgradnd.data import DataLoader, TensorDataset
+
+DEVICE = CupyBackend(standin.cupy, standin.special, name="standin")
+
+
+@pytest.fixture(autouse=True)
+def device():
+    with registered(DEVICE):
+        yield DEVICE
+        DEVICE.synchronize()
+    assert not DEVICE._watchers
+
+
+def dev(data, dtype="f4"):
+    return mg.asarray(DEVICE.asarray(np.asarray(data, dtype)))
+
+
+# ------------------------------------------------------------------------------ forbid_transfers
+
+READS = {
+    "item": lambda x: x[0].item(),
+    "float": lambda x: float(x[0]),
+    "bool": lambda x: bool(x[0]),
+    "int": lambda x: int(x[0]),
+    "numpy": lambda x: x.numpy(),
+    "tolist": lambda x: x.tolist(),
+    "repr": lambda x: repr(x),
+    "format": lambda x: f"{x[0]:.2f}",
+    "in": lambda x: 2.0 in x,
+    "to": lambda x: x.to("numpy"),
+    "mask": lambda x: x[x > 1.0],
+    "written mask": lambda x: x.__setitem__(x > 1.0, 0.0),
+    "if": lambda x: 1 if x.sum() > 0 else 0,
+    "raw float": lambda x: float(x.data[0]),
+    "raw get": lambda x: x.data.get(),
+    "raw asnumpy": lambda x: standin.cupy.asnumpy(x.data),
+    "raw nonzero": lambda x: x.data.nonzero(),
+    "raw print": lambda x: print(x.data),
+}
+WAITS = {"synchronize": lambda x: DEVICE.synchronize()}
+UPLOADS = {
+    "tensor": lambda x: mg.tensor([1.0, 2.0]).to("standin"),
+    "list as index": lambda x: x[[0, 1]],
+    "asarray": lambda x: DEVICE.asarray([1.0]),
+    "random": lambda x: mg.random.normal(shape=3, backend=DEVICE),
+}
+
+
+def counted(call, x):
+    with standin.counting() as seen:
+        call(x)
+    return seen
+
+
+@pytest.mark.parametrize("name", READS | WAITS)
+def test_reading_and_waiting_raise_and_name_the_line(name):
+    call, x = (READS | WAITS)[name], dev([1.0, 2.0, 3.0])
+    assert counted(call, x).syncs  # so there is something to forbid
+    for uploads in (False, True):
+        with forbid_transfers(uploads), pytest.raises(TransferError) as caught:
+            call(x)
+        text = str(caught.value)
+        assert text.startswith(("a copy from the device at ", "a wait for the device at "))
+        assert f" at test_transfers.py:{call.__code__.co_firstlineno}, `" in text
+    call(x)  # and after the block nothing is left of it
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_an_upload_raises_unless_it_is_allowed(name):
+    call, x = UPLOADS[name], dev([1.0, 2.0, 3.0])
+    assert counted(call, x).uploads
+    with forbid_transfers(), pytest.raises(TransferError, match=r"^an upload to the device at "):
+        call(x)
+    with forbid_transfers(uploads=True):
+        call(x)
+
+
+def test_the_message_shows_the_line_and_what_to_do():
+    loss = dev([1.0, 2.0]).sum()
+    with forbid_transfers(), pytest.raises(TransferError) as caught:
+        print(f"loss {loss.item():.3f}")
+    assert "`print(f\"loss {loss.item():.3f}\")`" in str(caught.value)
+    assert str(caught.value).endswith("keep the Tensor, and read it after the block")
+
+
+def test_a_block_inside_does_not_allow_what_the_outer_one_forbids():
+    x = dev([1.0, 2.0])
+    with forbid_transfers(), forbid_transfers(uploads=True):
+        with pytest.raises(TransferError):
+            x[[0]]
+        with pytest.raises(TransferError):
+            x[0].data.get()
+    with forbid_transfers():
+        with forbid_transfers():
+            pass
+        with pytest.raises(TransferError):
+            x[0].data.get()
+
+
+def test_other_threads_go_on_reading():
+    x, seen = dev([1.0, 2.0]), []
+    with forbid_transfers():
+        thread = threading.Thread(target=lambda: seen.append((x.tolist(), x.data.get().tolist())))
+        thread.start()
+        thread.join()
+    assert seen == [([1.0, 2.0], [1.0, 2.0])]
+
+
+def test_the_array_class_is_as_before_after_the_last_block():
+    plain = vars(standin.ndarray)["get"]
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(forbid_transfers())
+        assert vars(standin.ndarray)["get"] is not plain
+    assert vars(standin.ndarray)["get"] is plain
+
+    class Sub(standin.ndarray):  # `cupy.ndarray` inherits it
+        __slots__ = ()
+
+    heir = CupyBackend(standin.cupy, standin.special, name="heir")
+    heir.array_type = Sub
+    with pytest.raises(ZeroDivisionError), heir.watched():
+        assert "get" in vars(Sub)
+        raise ZeroDivisionError
+    assert "get" not in vars(Sub)
+
+
+def test_it_is_a_decorator_and_nothing_is_forbidden_on_numpy():
+    @forbid_transfers()
+    def step(x):
+        return (x * x).sum().item()
+
+    for _ in range(2):
+        assert step(mg.tensor([1.0, 2.0])) == 5.0
+    with pytest.raises(TransferError):
+        step(dev([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
+def test_a_training_step_passes_and_a_read_loss_does_not(optimizer):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).to("standin")
+    update = optimizer(model.parameters(), lr=0.1)
+    x, y = dev(np.ones((5, 4))), dev([0, 1, 2, 0, 1], "i8")
+    with forbid_transfers():
+        for _ in range(3):
+            update.zero_grad()
+            loss = mg.cross_entropy(model(x), y)
+            loss.backward()
+            update.step()
+            with pytest.raises(TransferError):
+                loss.item()
+    assert loss.item() > 0
+
+
+def test_a_whole_epoch_of_fit_needs_no_copy_but_its_end():
+    model = nn.Linear(4, 3).to("standin")
+    update = optim.SGD(model.parameters(), lr=0.1)
+
+    class Steps(mg.train.Callback):
+        def on_epoch_begin(self, loop):
+            self.block = forbid_transfers(uploads=True)
+            self.block.__enter__()
+
+        def on_step_end(self, loop):
+            if loop.step == 5:
+                self.block.__exit__(None, None, None)
+
+    with mg.backend.use("standin"):
+        data = np.ones((20, 4), "f4"), np.arange(20) % 3
+        history = mg.train.fit(
+            model, nn.CrossEntropyLoss(), update, data, epochs=1, batch_size=4, progress=False,
+            callbacks=[Steps()],
+        )  # fmt: skip
+    assert history["loss"][0] > 0
+
+
+# ------------------------------------------------------------------------------ uploads
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (), (5,), (0, 3)])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i8", "?", "u1"])
+def test_what_was_staged_is_uploaded_as_it_was(shape, dtype):
+    host = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 3).astype(dtype)
+    staged = DEVICE.stage(host)
+    array = DEVICE.asarray(staged)
+    assert (array.dtype, array.shape) == (host.dtype, host.shape)
+    np.testing.assert_array_equal(array.get(), host)
+    assert type(staged) is (Staged if host.size else np.ndarray)
+    assert not np.may_share_memory(staged, host)
+    np.testing.assert_array_equal(mg.backend.named("numpy").asarray(staged), host)
+
+
+def test_a_staged_array_of_another_order_or_dtype_is_converted():
+    host = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    array = DEVICE.asarray(DEVICE.stage(host), "f4")
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array.get(), host)
+
+
+def test_a_buffer_is_kept_until_its_upload_is_done(monkeypatch):
+    monkeypatch.setattr(standin.Event, "done", False)
+    for n in range(3):
+        DEVICE.asarray(DEVICE.stage(np.full(4, n, "f4")))
+    assert [buffer[0] for _, buffer in DEVICE._uploads] == [0, 1, 2]
+    monkeypatch.setattr(standin.Event, "done", True)
+    DEVICE.asarray(DEVICE.stage(np.ones(4)))
+    assert not DEVICE._uploads
+
+
+class Pairs:
+    """A dataset whose items are made by Python."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        return np.array([i, -1.0], "f4"), (i, "label")
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_a_loader_that_reads_ahead_uploads_from_page_locked_memory(prefetch):
+    x, y = np.arange(12.0, dtype="f4").reshape(6, 2), np.arange(6)
+    loader = DataLoader(TensorDataset(x, y), 2, prefetch=prefetch)
+    with mg.backend.use("standin"), standin.counting() as seen, forbid_transfers(uploads=True):
+        batches = list(loader)
+    assert (seen.uploads, seen.pinned) == (6, 6 if prefetch else 0)
+    assert (seen.syncs, seen.host_copies) == (0, 0)
+    assert [t.tolist() for t, _ in batches] == x.reshape(3, 2, 2).tolist()
+    assert [t.dtype for t in batches[0]] == [np.float32, np.int64]
+
+
+def test_items_of_python_are_staged_too_and_what_is_no_array_passes():
+    def collate(items):
+        numbers, ids = zip(*items, strict=True)
+        return mg.data.collate(list(numbers)), [i for _, i in ids]
+
+    loader = DataLoader(Pairs(), 3, prefetch=2, collate_fn=collate)
+    with mg.backend.use("standin"), standin.counting() as seen:
+        (x, labels), _ = loader
+    assert seen.pinned == seen.uploads == 2
+    assert x.tolist() == [[0.0, -1.0], [1.0, -1.0], [2.0, -1.0]]
+    assert labels == ("label",) * 3
+    words = DataLoader(Pairs(), 3, prefetch=2, collate_fn=lambda items: np.array(["a"]))
+    with pytest.raises(TypeError, match="made of numbers"):
+        list(words)
+
+
+def test_on_numpy_nothing_is_copied():
+    host = np.ones(3)
+    assert mg.backend.named("numpy").stage(host) is host
+
+
+# ------------------------------------------------------------------------------ index checks
+
+
+def test_many_steps_without_reading_wait_for_nothing_and_keep_little():
+    x, good = dev(np.ones((2, 4))), dev([0, 3], "i8")
+    with standin.counting() as seen:
+        for _ in range(3 * KEPT):
+            mg.cross_entropy(x, good)
+            mg.take(x, good, axis=1)
+    assert (seen.syncs, seen.host_copies) == (0, 0)
+    assert len(DEVICE._faults) <= KEPT
+    assert len(DEVICE._folded) == 2
+
+
+@pytest.mark.parametrize("bad", [0, 1, KEPT // 2, KEPT + 1, 3 * KEPT - 1])
+def test_a_fault_is_found_however_long_ago_it_was(bad):
+    x, good, far = dev(np.ones((2, 4))), dev([0, 3], "i8"), dev([1, 7], "i8")
+    later = dev([9, 9], "i8")
+    for step in range(3 * KEPT):
+        mg.take(x, far if step == bad else later if step > bad else good, axis=1)
+        mg.take(x, dev([1], "i8"), axis=1)  # another shape
+    with pytest.raises(IndexError, match=r"^take: .*index 7 is out of bounds for size 4"):
+        x.tolist()
+    x.tolist()  # said once
+
+
+def test_faults_of_other_operations_are_kept_apart():
+    x = dev(np.ones((2, 4)))
+    for step in range(KEPT + 10):
+        mg.nll(x, dev([0, 5 if step == 3 else 1], "i8"))
+        mg.take(x, dev([0, 1], "i8"), axis=0)
+    with pytest.raises(IndexError, match=r"^nll: .*target\[1\] = 5, classes 0..3"):
+        DEVICE.synchronize()
