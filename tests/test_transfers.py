@@ -12,8 +12,8 @@ from samples import registered
 
 import microgradnd as mg
 from microgradnd import nn, optim
-from microgradnd.backend import TransferError, forbid_transfers
-from microgradnd.backend.cupy_backend import KEPT, CupyBackend
+from microgradnd.backend import TransferError, cupy_backend, forbid_transfers
+from microgradnd.backend.cupy_backend import CupyBackend
 from microgradnd.backend.interface import Staged
 from microgradnd.data import DataLoader, TensorDataset
 
@@ -269,8 +269,15 @@ def test_on_numpy_nothing_is_copied():
 
 # ------------------------------------------------------------------------------ index checks
 
+KEPT = 16
 
-def test_many_steps_without_reading_wait_for_nothing_and_keep_little():
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(cupy_backend, "KEPT", KEPT)
+
+
+def test_many_steps_without_reading_wait_for_nothing_and_keep_little(few):
     x, good = dev(np.ones((2, 4))), dev([0, 3], "i8")
     with standin.counting() as seen:
         for _ in range(3 * KEPT):
@@ -282,7 +289,7 @@ def test_many_steps_without_reading_wait_for_nothing_and_keep_little():
 
 
 @pytest.mark.parametrize("bad", [0, 1, KEPT // 2, KEPT + 1, 3 * KEPT - 1])
-def test_a_fault_is_found_however_long_ago_it_was(bad):
+def test_a_fault_is_found_however_long_ago_it_was(few, bad):
     x, good, far = dev(np.ones((2, 4))), dev([0, 3], "i8"), dev([1, 7], "i8")
     later = dev([9, 9], "i8")
     for step in range(3 * KEPT):
@@ -293,10 +300,33 @@ def test_a_fault_is_found_however_long_ago_it_was(bad):
     x.tolist()  # said once
 
 
-def test_faults_of_other_operations_are_kept_apart():
+def test_faults_of_other_operations_are_kept_apart(few):
     x = dev(np.ones((2, 4)))
     for step in range(KEPT + 10):
         mg.nll(x, dev([0, 5 if step == 3 else 1], "i8"))
         mg.take(x, dev([0, 1], "i8"), axis=0)
     with pytest.raises(IndexError, match=r"^nll: .*target\[1\] = 5, classes 0..3"):
         DEVICE.synchronize()
+
+
+# ------------------------------------------------------------------------------ the real CuPy
+
+REAL_READS = [float, int, bool, complex, str, repr, lambda s: s.item(), lambda s: s.tolist(),
+              lambda s: s.get(), lambda s: f"{s:.2f}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("read", [*REAL_READS, "asnumpy"])
+def test_every_reading_of_a_real_cupy_array_is_seen(read):
+    real = pytest.importorskip("cupy")
+    from cupyx.scipy import special
+
+    backend = CupyBackend(real, special, name="real")
+    host = np.ones((), "f4")
+    if real.cuda.runtime.driverGetVersion():
+        scalar = real.ones((), "f4")
+    else:  # an array over host memory: looking at it is possible without a device, copying is not
+        memory = real.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, 0)
+        scalar = real.ndarray((), "f4", memptr=real.cuda.MemoryPointer(memory, 0))
+    with backend.watched(), mg.backend.forbid_transfers(), pytest.raises(TransferError):
+        (real.asnumpy if read == "asnumpy" else read)(scalar)
+    assert "get" not in vars(real.ndarray)
