@@ -151,8 +151,9 @@ class CupyBackend(Backend):
         )
 
     def asarray(self, data: Any, dtype: Any = None) -> Any:
-        if not isinstance(data, self.array_type):
-            check(UPLOAD)
+        if type(data) is self.array_type:
+            return data if dtype is None else data.astype(dtype, copy=False)
+        check(UPLOAD)
         if not isinstance(data, Staged) or dtype not in (None, data.dtype):
             return self.module.asarray(data, dtype=dtype)
         array = self.module.empty(data.shape, data.dtype)
