@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import backend as backends
-from .arraylike import check_dtype, to_array
+from .arraylike import check_dtype, imported, to_array
 from .modes import MODE, get_default_dtype
 from .registry import OVERRIDES, REGISTRY
 from .tape import Node, Tensor, raw, wrap
@@ -49,15 +49,15 @@ def asarray(data: Any, dtype: Any = None) -> Tensor:
 def from_dlpack(data: Any) -> Tensor:
     """Take over the memory of an object that exports DLPack (a PyTorch or JAX array, say).
 
+    What is in CPU memory becomes a tensor on NumPy, what is in CUDA memory one on CuPy.
+
     Raises:
-        TypeError: If it exports none, or its dtype is not supported.
+        TypeError: If it exports none, or its dtype or device is not supported.
+        BackendError: If it is in CUDA memory and CuPy cannot be used here.
     """
     if not hasattr(data, "__dlpack__"):
         raise TypeError(f"from_dlpack: a {type(data).__name__} does not export DLPack")
-    backend = backends.named("cupy" if data.__dlpack_device__()[0] == 2 else "numpy")
-    array = backend.from_dlpack(data)
-    check_dtype(array.dtype)
-    return wrap(array)
+    return wrap(imported(data)[1])
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
