@@ -24,6 +24,7 @@ import numpy as np
 TABLE = json.loads((Path(__file__).parent / "data" / "cupy_signatures.json").read_text())
 DTYPES = "?bhilqBHILQefdFD"
 SCALARS = {bool, int, float, complex}
+TINY = np.finfo(np.float32).tiny
 NOT_DEVICE = "Argument '{}' has incorrect type (expected cupy._core.core._ndarray_base, got {})"
 
 
@@ -68,19 +69,30 @@ def counting():
 
 def used_calls():
     """Give every (name, positional count, keywords, types of the operands) seen so far."""
-    return sorted(_used)
+    return sorted({
+        (*call, tuple(x.__name__ if isinstance(x, type) else str(x) for x in kinds))
+        for *call, kinds in _used
+    })  # fmt: skip
 
 
 def launch(name, args=(), kwargs=()):
     """Count a call and write it down."""
     count("launches")
-    kwargs = dict(kwargs)
-    operands = tuple(
-        str(x.dtype) if isinstance(x, ndarray | np.generic) else type(x).__name__
-        for x in leaves((args, tuple(kwargs.values())))
-        if isinstance(x, ndarray | np.generic) or type(x) in SCALARS
-    )
-    _used.add((name, len(args), tuple(sorted(kwargs)), operands))
+    kinds = list(kinds_of(args))
+    if kwargs:
+        kinds += kinds_of(kwargs.values())
+    _used.add((name, len(args), tuple(sorted(kwargs)), tuple(kinds)))
+
+
+def kinds_of(operands):
+    """Give the dtypes of arrays and NumPy's scalars, and the types of Python's, in nested lists."""
+    for x in operands:
+        if isinstance(x, ndarray | np.generic):
+            yield x.dtype
+        elif type(x) in SCALARS:
+            yield type(x)
+        elif isinstance(x, list | tuple):
+            yield from kinds_of(x)
 
 
 # ---------------------------------------------------------------- from the device to NumPy and back
@@ -108,7 +120,7 @@ def new(data, base=None):
     array._data, array.base = data, base if base is None or base.base is None else base.base
     if base is None:
         _pool["used"] += data.nbytes
-        _pool["held"] = max(_pool.values())
+        _pool["held"] = max(_pool["held"], _pool["used"])
     return array
 
 
@@ -438,8 +450,20 @@ class Ufunc:
         self.host, self.name, self.nin, self.nout = host, name, nin, nout
         self.nargs, self.types = nin + nout, types.split()
         self.short = name.removeprefix("cupy_")
+        self.known = {}  # loops by what they were looked for
 
     def loop(self, args, dtype):
+        """Find the first loop that takes the operands, or what was found for their like."""
+        kinds = (
+            x.dtype if isinstance(x, ndarray | np.generic) else x if type(x) is int else type(x)
+            for x in args
+        )  # the type of an integer may depend on its value
+        key = (dtype, *kinds)
+        if key not in self.known:
+            self.known[key] = self.search(args, dtype)
+        return self.known[key]
+
+    def search(self, args, dtype):
         """Find the first loop that takes the operands; Python scalars are weak."""
         strong = [x.dtype for x in args if isinstance(x, ndarray | np.generic)]
         kinds = [x.dtype if hasattr(x, "dtype") else np.result_type(*strong, x) for x in args]
@@ -467,10 +491,13 @@ class Ufunc:
             raise TypeError("Output arguments type must be cupy.ndarray")
         args = [x._data if isinstance(x, ndarray) else x for x in args]
         with np.errstate(all="ignore"):
-            cast = [x.astype(t) if hasattr(x, "dtype") else x for x, t in zip(args, loop)]  # noqa: B905
-            result = np.array(self.host(*cast), dtype=loop[-1])
+            cast = [
+                x.astype(t, copy=False) if hasattr(x, "dtype") else x
+                for x, t in zip(args, loop)  # noqa: B905 - a loop names the result, too
+            ]
+            result = np.asarray(self.host(*cast), dtype=loop[-1])
             if loop[-1] == "f":  # float32 kernels are compiled with -ftz=true
-                result[np.abs(result) < np.finfo(np.float32).tiny] *= 0
+                np.multiply(result, 0.0, out=result, where=np.abs(result) < TINY)
             if out is None:
                 return new(result)
             if not np.can_cast(result.dtype, out.dtype, casting):
@@ -525,25 +552,27 @@ def stub(name, signature):
 
 def build(name, host, table="functions", prefix=""):
     """Make a function or method of the real signature from NumPy's of the same name."""
-    check = stub(name, TABLE[table][name])
+    check, typed = stub(name, TABLE[table][name]), TYPED.get(name, ())
+    by_method, truth = name in METHODS, name in ("all", "any", "nonzero")
+    like, sized = name.endswith("_like"), name in ("zeros", "ones", "full", "eye")
 
     @functools.wraps(check)
     def function(*args, **kwargs):
         check(*args, **kwargs)
         first = args[0] if args else next(iter(kwargs.values()), None)
-        for letter, x in zip(TYPED.get(name, ()), args, strict=False):
+        for letter, x in zip(typed, args, strict=False):
             if not isinstance(x, ndarray):
                 raise TypeError(NOT_DEVICE.format(letter, kind(x)))
-        if name in METHODS and not isinstance(first, ndarray):
+        if by_method and not isinstance(first, ndarray):
             if not isinstance(first, np.ndarray):
                 raise AttributeError(f"{kind(first)!r} object has no attribute {name!r}")
             return host(*args, **kwargs)
-        if name in ("all", "any", "nonzero") and not isinstance(first, ndarray):
+        if truth and not isinstance(first, ndarray):
             raise TypeError(f"'a' must be a cupy.ndarray object, not {type(first)}.")
-        if name.endswith("_like"):  # these read the shape and dtype of host arrays too
+        if like:  # these read the shape and dtype of host arrays too
             first.dtype  # noqa: B018 - lists have none
             args = [new(x) if isinstance(x, np.ndarray) else x for x in args]
-        if name in ("zeros", "ones", "full", "eye") and isinstance(first, ndarray):
+        if sized and isinstance(first, ndarray):
             operator.index(first)  # a size on the device is none: there is no __index__
         if name in SYNCS:
             read_back(0)
@@ -715,7 +744,7 @@ def equip():
     for cast in (float, int, complex, repr, str):
         setattr(ndarray, f"__{cast.__name__}__", lambda self, cast=cast: cast(self.get()))
     for name in ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"):
-        setattr(ndarray, name, property(lambda self, name=name: getattr(self._data, name)))
+        setattr(ndarray, name, property(operator.attrgetter(f"_data.{name}")))
     for name in TABLE["methods"].keys() - vars(ndarray).keys():
         host = getattr(np.ndarray, name)
         setattr(ndarray, name, build(name, host, "methods", "ndarray."))
