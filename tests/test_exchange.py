@@ -41,7 +41,7 @@ def address(tensor):
 
 
 class Exporter:
-    """Another library's array: nothing but DLPack; with a device or a dtype of its own, if given."""
+    """Another library's array: nothing but DLPack; a device and a dtype of its own, if given."""
 
     def __init__(self, array, device=None, dtype=None, fault=None):
         self.array, self.device, self.fault = array, device, fault
@@ -148,7 +148,7 @@ def test_views_that_go_backwards_are_refused():
 def test_dtypes_that_we_lack_are_named(take):
     # What NumPy says of any dtype that it does not know.
     fault = RuntimeError("Unsupported dtype in DLTensor.")
-    with pytest.raises(TypeError, match="dtype bfloat16 is not supported; use .* float16/32/64"):
+    with pytest.raises(TypeError, match=r"dtype bfloat16 is not supported; .* float16/32/64"):
         take(Exporter(numbers(), dtype="torch.bfloat16", fault=fault))
     with pytest.raises(TypeError, match="complex"):
         take(Exporter(numbers("complex64")))
@@ -158,7 +158,7 @@ def test_dtypes_that_we_lack_are_named(take):
 
 @pytest.mark.parametrize("take", [mg.from_dlpack, mg.asarray, mg.tensor])
 def test_devices_that_we_lack_are_named(take):
-    with pytest.raises(TypeError, match="an? Exporter on a device of DLPack's type 8 cannot"):
+    with pytest.raises(TypeError, match="Exporter on a device of DLPack's type 8 cannot"):
         take(Exporter(numbers(), device=(8, 0)))
 
 
@@ -216,7 +216,7 @@ def test_device_memory_without_cupy(monkeypatch, take, number):
     monkeypatch.delitem(backend._loaded, "cupy", raising=False)
     with pytest.raises(
         backend.MissingBackendError,
-        match="Exporter in CUDA memory is taken over by CuPy: CuPy is not installed. Install one",
+        match=r"Exporter in CUDA memory .* CuPy: CuPy is not installed\. Install one of",
     ):
         take(Exporter(numbers(), device=(number, 0)))
 

@@ -11,7 +11,6 @@ import functools
 import json
 import runpy
 import sys
-import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -19,9 +18,9 @@ import cupy  # noqa: F401 - the stand-in, or PYTHONPATH is wrong
 import standin
 
 import microgradnd as mg
+from microgradnd.frames import place, user_frame
 
 KINDS = ("syncs", "host_copies", "uploads")
-INSIDE = tuple(str(Path(p).resolve().parent) for p in (mg.__file__, standin.__file__))
 
 
 class Watch:
@@ -66,9 +65,7 @@ class Watch:
     def note(self, fields):
         """Remember the line of the script that did something a step should not do."""
         if self.open is not None and any(field in KINDS for field in fields):
-            frames = [f for f in traceback.extract_stack()[:-2]
-                      if f.filename.endswith(".py") and not f.filename.startswith(INSIDE)]  # fmt: skip
-            self.places[f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"] += 1
+            self.places[place(user_frame(sys._getframe(2)))] += 1
 
     def report(self):
         """Give everything, ready for JSON."""

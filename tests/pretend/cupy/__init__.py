@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2]))  # at the end: it hides nobody's modules
 
-import standin  # noqa: E402
+import standin
 
 if not standin.cupy.__version__.endswith("+standin"):
     standin.cupy.__version__ += "+standin"
