@@ -433,6 +433,15 @@ def _move(tensor: Tensor, target: Any) -> None:
             tensor.requires_grad_()
             tensor._node.hooks = node.hooks
             tensor._node.grad = None if grad is None else grad.to(target)
+            node.hooks = {0: _lost}
+
+
+def _lost(gradient: Any) -> None:
+    """Refuse a gradient from a graph made before a move: no parameter would get it."""
+    raise RuntimeError(
+        "backward: a parameter was moved (Module.to) after this graph was made from it, so its "
+        "gradient would be lost; move the model first, then compute the loss"
+    )
 
 
 class Lambda(Module):
