@@ -46,17 +46,18 @@ class StepSizes(mg.train.Callback):
     def __init__(self):
         self.ratios = []
 
+    @mg.no_grad
     def on_backward_end(self, loop):
         """Compare step and weight, layer by layer."""
         if loop.epoch > 1:
             return
         rate = loop.optimizer.param_groups[0]["lr"]
-        self.ratios += [rate * lesson.rms(p.grad) / lesson.rms(p)
+        self.ratios += [rate * lesson.size(p.grad) / lesson.size(p)
                         for p in loop.model.parameters() if p.ndim == 2]  # fmt: skip
 
     def median(self):
         """Give the middle one of all."""
-        return sorted(self.ratios)[len(self.ratios) // 2]
+        return sorted(mg.stack(self.ratios).tolist())[len(self.ratios) // 2]
 
 
 def look(model, activation, x, y):

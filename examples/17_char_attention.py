@@ -40,6 +40,8 @@ class Attention(nn.Module):
     def __init__(self, width, heads):
         self.heads = heads
         self.project, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        places = mg.arange(CONTEXT)
+        self.register_buffer("ahead", places.reshape(CONTEXT, 1) < places, persistent=False)
         self.seen = None  # the weights of the last call, to look at
 
     def forward(self, x):
@@ -48,8 +50,7 @@ class Attention(nn.Module):
         parts = self.project(x).reshape(n, t, 3, self.heads, width // self.heads)
         query, key, value = parts.transpose((2, 0, 3, 1, 4))  # each (n, heads, t, width / heads)
         scores = query @ key.swapaxes(-1, -2) / math.sqrt(width // self.heads)
-        ahead = mg.arange(t).reshape(t, 1) < mg.arange(t)
-        weights = mg.softmax(mg.where(ahead, -math.inf, scores), axis=-1)
+        weights = mg.softmax(mg.where(self.ahead[:t, :t], -math.inf, scores), axis=-1)
         self.seen = weights.detach()
         return self.out((weights @ value).transpose((0, 2, 1, 3)).reshape(n, t, width))
 
@@ -76,6 +77,7 @@ class Speller(nn.Module):
     def __init__(self, characters):
         self.table = nn.Embedding(characters, WIDTH)
         self.places = nn.Embedding(CONTEXT, WIDTH)
+        self.register_buffer("order", mg.arange(CONTEXT), persistent=False)
         for table in (self.table, self.places):  # from N(0, 1) it ends half a bit worse
             nn.init.normal_(table.weight, std=0.1)
         self.blocks = nn.Sequential(*(Block(WIDTH, HEADS) for _ in range(BLOCKS)))
@@ -83,7 +85,7 @@ class Speller(nn.Module):
 
     def forward(self, ids):
         """Map (examples, positions) to (examples, positions, characters)."""
-        x = self.table(ids) + self.places(mg.arange(ids.shape[1]))
+        x = self.table(ids) + self.places(self.order[: ids.shape[1]])
         return self.last(self.blocks(x))
 
 
@@ -151,7 +153,7 @@ def measure(seed):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
         schedule.step()
-        curve.append(loss.item())
+        curve.append(loss.detach())  # on a GPU a number would be waited for
         if (step + 1) % 100 == 0:
             with mg.no_grad():
                 measured.append((step + 1, bits(model, *test).item()))
@@ -165,7 +167,8 @@ def measure(seed):
     model(x)
     return {
         "length": len(ids), "characters": len(characters), "bits": measured[-1][1], "seen": seen,
-        "counted": counted(train, held, len(characters)), "curve": curve, "measured": measured,
+        "counted": counted(train, held, len(characters)), "curve": mg.stack(curve).tolist(),
+        "measured": measured,
         "leak": leak(model, x), "sample": "".join(characters[i] for i in sample),
         "text": "".join(characters[i] for i in x[0].tolist()),
         "map": model.blocks[-1].attention.seen[0, 0].tolist(),

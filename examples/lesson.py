@@ -101,7 +101,12 @@ def flow(model, x, y):
 
 def rms(x):
     """Give the root of the mean square of a tensor; in float64, as tiny squares vanish else."""
-    return mg.sqrt((x.astype("float64") ** 2).mean()).item()
+    return size(x).item()
+
+
+def size(x):
+    """Give the same as a tensor: on a GPU, within a training step, a number would be waited for."""
+    return mg.sqrt((x.astype("float64") ** 2).mean())
 
 
 def table(header, rows):
