@@ -1,120 +1,274 @@
-"""CPU against GPU: a training step at three sizes, and every activation at three sizes.
+"""CPU against GPU: training steps, Maxout, activations, matrix products, transfers, first steps.
 
-Both columns are always printed; a column that cannot be filled says why. Times are medians of
-repeated samples, with half the distance of the quartiles beside them; the device is waited for
-before a clock is read.
+Both columns are always printed; one that cannot be filled says why. A GPU's times are by CUDA
+events around many calls, after a warm-up, with one wait at their end and no reading before it; the
+host's clock over the same calls stands beside them. Where a batch or a width is varied, a line is
+fitted, and it is said from where on the GPU wins. PyTorch's column is filled where it is installed.
+
+    python -m benchmarks --save                   everything; keeps it under benchmarks/results
+    python -m benchmarks --quick                  a minute
+    python -m benchmarks --table FILE.json        Markdown of earlier results
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from time import monotonic
 from typing import Any
-
-import numpy as np
 
 import microgradnd as mg
 
-from . import steps
-from .timing import Timing, machine, measure, save, table
+from . import breakeven, cold, devices, report, rows, torch_rows
+from .timing import ROOT, load, machine, measure, waited
 
-SHAPES = {"1e3": (10, 100), "1e5": (1000, 100), "1e6": (1000, 1000)}
-COLUMNS = {"numpy": "CPU (numpy)", "cupy": "GPU (cupy)"}
-Make = Callable[[str], Callable[[], Any]]
-
-
-def training() -> Iterator[tuple[str, Make]]:
-    """Give the rows of the training step: a name, and what makes the step on a backend."""
-    for name, size in steps.SIZES.items():
-        yield name, lambda backend, size=size: steps.microgradnd_step(*size, backend)
-
-
-def activations(shapes: dict[str, tuple[int, ...]] | None = None) -> Iterator[tuple[str, Make]]:
-    """Give the rows of the activations, all that the registry and the composites hold."""
-    found: dict[str, Any] = {**mg.REGISTRY, **mg.COMPOSITES}
-    for name in sorted(found):
-        if found[name].__module__ == "microgradnd.ops.activations":
-            for label, shape in (shapes or SHAPES).items():
-                yield (
-                    f"{name}, {label}",
-                    lambda backend, op=found[name], shape=shape: both_passes(op, shape, backend),
-                )
+RESULTS = ROOT / "benchmarks" / "results"
+FORMAT = 1
+#: Seconds for the samples of one cell, in a long run and in a quick one.
+SECONDS = {
+    rows.STEP: (0.5, 0.2), rows.MAXOUT: (0.5, 0.2), rows.PRODUCT: (0.3, 0.1),
+    rows.TRANSFER: (0.2, 0.1), rows.CURVE: (0.3, 0.1), rows.ACTIVATION: (0.1, 0.05),
+}  # fmt: skip
+OVER = "the time was over"
 
 
-def both_passes(op: Any, shape: tuple[int, ...], backend: str) -> Callable[[], Any]:
-    """Give an activation's forward and backward pass on float32 numbers of some shape."""
-    data = getattr(op, "data", {})
-    further = len(getattr(op, "operands", "x")) - 1  # slopes, one per column
-    _, attributes = data.get("cases", (((), {}),))[0]
-    attributes = data.get("defaults_for_tests", attributes)
-    rng = np.random.default_rng(0)
-    with mg.backend.use(backend):
-        x = mg.tensor(rng.standard_normal(shape, dtype=np.float32), requires_grad=True)
-        rest = [mg.full(shape[-1:], 0.2, requires_grad=True) for _ in range(further)]
-        y = op(x, *rest, **attributes) if getattr(op, "front", None) is None else op(x)
-        g = mg.ones_like(y)
-
-    def run() -> None:
-        y = op(x, *rest, **attributes) if getattr(op, "front", None) is None else op(x)
-        y.backward(g)
-        for leaf in (x, *rest):
-            leaf.grad = None
-
-    return run
+class Disagreement(Exception):
+    """Two columns do not compute the same loss."""
 
 
-def reasons(wanted: str | None) -> dict[str, str]:
-    """Say of each column why it stays empty, or `""` if it is filled."""
+def absent(wanted: str | None) -> dict[str, str]:
+    """Say of each backend why its columns stay empty; only of those that do."""
     states = mg.backend.available()
     empty = {}
-    for name in COLUMNS:
+    for name in (rows.CPU, rows.GPU):
         why = "" if states.get(name) == "ok" else states.get(name, "not available")
-        empty[name] = why if wanted in (None, name) else f"not asked for (--backend {wanted})"
+        why = why if wanted in (None, name) else f"not asked for (--backend {wanted})"
+        if why:
+            empty[name] = why
     return empty
 
 
-def compare(
-    title: str, rows: Iterator[tuple[str, Make]], empty: dict[str, str], seconds: float
-) -> dict[str, dict[str, Timing | None]]:
-    """Time the rows on each backend that can be used; print and give the table."""
-    results: dict[str, dict[str, Timing | None]] = {}
-    for name, make in rows:
-        results[name] = dict.fromkeys(COLUMNS)
-        for backend in COLUMNS:
-            if not empty[backend]:
-                wait = mg.backend.named(backend).synchronize
-                results[name][backend] = measure(make(backend), seconds, wait)
-    cells = []
-    for name, times in results.items():
-        cpu, gpu = times["numpy"], times["cupy"]
-        ratio = f"{cpu.median / gpu.median:.2f}" if cpu and gpu else "-"
-        cells.append((name, cpu or "-", gpu or "-", ratio))
-    print(f"\n{table((title, *COLUMNS.values(), 'CPU / GPU'), cells)}")
-    for backend, why in empty.items():
-        if why:
-            print(f"The column {COLUMNS[backend]} is empty: {why}")
-    return results
+def run(
+    options: argparse.Namespace,
+    show: Callable[[str], None] = print,
+    keep: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
+    """Time what was asked for; show each kind's table, and keep the results so far, as it comes."""
+    began, before = monotonic(), waited()
+    end = began + 60 * options.minutes if options.minutes else float("inf")
+    empty = absent(options.backend)
+    gpu = None if rows.GPU in empty else mg.backend.named(rows.GPU)
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "quick": options.quick,
+        "machine": machine() | {"load before": load()},
+        "device": devices.describe(gpu.module) if gpu else None,
+        "torch": None,
+        "empty": empty,
+        "rows": [],
+        "curves": {},
+    }
+    show(report.heading(result))
+    kinds = [kind for kind in rows.KINDS if options.only in (None, kind)]
+    # PyTorch's column comes in a process of its own: two libraries' threads disturb each other.
+    paired = [kind for kind in (rows.STEP, rows.MAXOUT, rows.PRODUCT) if kind in kinds]
+    for kind in kinds:
+        if kind == rows.COLD:
+            found = first_steps(empty, end)
+        else:
+            found = [time_row(row, options.quick, empty, end) for row in
+                     rows.rows(kind, options.quick)]  # fmt: skip
+        result["rows"] += found
+        keep(result)
+        if paired and kind == paired[-1]:
+            add_torch(result, paired, options, end)
+        if kind not in paired:
+            if kind == rows.CURVE:
+                result["curves"] = curves(found)
+            show(report.table_of(result, kind))
+        elif kind == paired[-1]:
+            for each in paired:
+                show(report.table_of(result, each))
+    if gpu:
+        busy = partial(rows.product, 4096, "float32", gpu)
+        result["device"]["computing"] = devices.under_load(busy, devices.clock_of(gpu).wait)
+    result["seconds"] = monotonic() - began
+    result["machine"]["load after"], after = load(), waited()
+    if before is not None and after is not None:
+        result["machine"]["waited for a core"] = (after - before) / result["seconds"]
+    show(report.closing(result))
+    return result
+
+
+def time_row(row: rows.Row, quick: bool, empty: dict[str, str], end: float) -> dict[str, Any]:
+    """Time the jobs of a row; a cell is its timing, or None with the reason under `why`."""
+    cells: dict[str, Any] = {}
+    why: dict[str, str] = {}
+    errors: dict[str, str] = {}
+    about = dict(row.about)
+
+    def check(value: Any) -> None:
+        if row.loss:
+            loss = float(value.item())
+            reason = torch_rows.differs(loss, about.setdefault("loss", loss))
+            if reason:
+                raise Disagreement(reason)
+
+    for column, job in row.jobs.items():
+        name = column.partition(",")[0]
+        cells[column] = None
+        if name in empty or monotonic() > end:
+            why[column] = empty.get(name, OVER)
+            continue
+        home = mg.backend.named(name)
+        try:
+            cells[column] = asdict(
+                measure(job.make(home), SECONDS[row.kind][quick], devices.clock_of(home),
+                        job.guard, check)
+            )  # fmt: skip
+        except (ArithmeticError, Disagreement, MemoryError, RuntimeError, TypeError) as error:
+            errors[column] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {"kind": row.kind, "name": row.name, "cells": cells, "why": why, "errors": errors,
+            **about}  # fmt: skip
+
+
+def first_steps(empty: dict[str, str], end: float) -> list[dict[str, Any]]:
+    """Time the first steps of fresh processes: a row for each network, with seconds by stage."""
+    found = []
+    for name in cold.NETWORKS:
+        row: dict[str, Any] = {
+            "kind": rows.COLD, "name": name,
+            "cells": dict.fromkeys((rows.CPU, cold.COMPILED, cold.CACHED)), "why": {}, "errors": {},
+        }  # fmt: skip
+        for backend in (rows.CPU, rows.GPU):
+            if backend in empty or monotonic() > end:
+                reason = empty.get(backend, OVER)
+                row["why"] |= {c: reason for c in row["cells"] if c.partition(",")[0] == backend}
+                continue
+            try:
+                row["cells"] |= cold.columns(name, backend)
+            except RuntimeError as error:
+                row["errors"][backend] = str(error)
+        found.append(row)
+    return found
+
+
+def add_torch(
+    result: dict[str, Any], kinds: list[str], options: argparse.Namespace, end: float
+) -> None:
+    """Fill PyTorch's columns, or say why they stay empty."""
+    reason = torch_rows.missing(options.torch_python)
+    if not reason and monotonic() > end:
+        reason = OVER
+    if reason:
+        result["empty"]["torch"] = reason
+        return
+    mine = [row for row in result["rows"] if row["kind"] in kinds]
+    task = {
+        "kinds": kinds,
+        "quick": options.quick,
+        "seconds": SECONDS[rows.STEP][options.quick],
+        "limit": end - monotonic() if options.minutes else None,
+        "losses": {row["name"]: row["loss"] for row in mine if "loss" in row},
+    }
+    try:
+        versions, *cells = torch_rows.ask(options.torch_python, task)
+    except RuntimeError as error:
+        result["empty"]["torch"] = f"PyTorch cannot be run: {error}"
+        return
+    result |= versions
+    if "cuda" not in versions["torch"]["devices"]:
+        result["empty"]["torch, cuda"] = "PyTorch found no GPU that it can use"
+    by_name = {(row["kind"], row["name"]): row for row in mine}
+    for cell in cells:
+        row = by_name[cell["kind"], cell["name"]]
+        row["cells"][cell["column"]] = cell.get("timing")
+        for part, key in (("why", "why"), ("errors", "error")):
+            if key in cell:
+                row[part][cell["column"]] = cell[key]
+
+
+def curves(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Fit each break-even curve to its medians."""
+    result = {}
+    for name, curve in breakeven.CURVES.items():
+        times: dict[str, dict[int, float]] = {}
+        for row in found:
+            for column, timing in row["cells"].items():
+                if row["curve"] == name and timing:
+                    times.setdefault(column, {})[row["value"]] = timing["median"]
+        result[name] = {"title": curve.title, **breakeven.evaluate(curve, times)}
+    return result
+
+
+def files(options: argparse.Namespace, result: dict[str, Any]) -> tuple[Path | None, Path | None]:
+    """Give where the results and the picture go."""
+    target, image = (Path(f) if f else None for f in (options.json, options.picture))
+    if options.save:
+        device = result["device"]
+        name = f"gpu-{devices.slug(str(device['name']))}" if device else "cpu"
+        target, image = target or RESULTS / f"{name}.json", image or RESULTS / f"{name}.png"
+    return target, image
+
+
+def write(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Write the results, if a file was asked for."""
+    target, _ = files(options, result)
+    if target:
+        target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def draw(result: dict[str, Any], image: Path) -> None:
+    """Draw the picture, or say that matplotlib is not there to do it."""
+    from .picture import draw
+
+    try:
+        draw(result, image)
+    except ImportError as error:
+        print(f"no picture: {error}; --table FILE.json --picture FILE draws it elsewhere")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the tables; gives 1 if a backend that was asked for cannot be used, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short samples: ten seconds in all")
-    parser.add_argument("--backend", choices=COLUMNS, help="fill one column only")
-    parser.add_argument("--json", metavar="FILE", help="also write the results as JSON")
+    """Print the tables; gives 1 if a backend that was asked for cannot be used or a row failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, short samples")
+    parser.add_argument("--minutes", type=float, metavar="N",
+                        help="begin no row after so long; what is left out says so")  # fmt: skip
+    parser.add_argument("--backend", choices=(rows.CPU, rows.GPU), help="fill its columns only")
+    parser.add_argument("--only", choices=rows.KINDS, metavar="KIND",
+                        help=f"one kind of rows: {', '.join(rows.KINDS)}")  # fmt: skip
+    parser.add_argument("--torch-python", default=sys.executable, metavar="PATH",
+                        help="an interpreter with torch and numpy (default: this one)")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="write the results")
+    parser.add_argument("--picture", metavar="FILE", help="draw the break-even curves")
+    parser.add_argument("--save", action="store_true",
+                        help="write both to benchmarks/results, named after the GPU")  # fmt: skip
+    parser.add_argument("--table", metavar="FILE.json",
+                        help="measure nothing: print results as Markdown")  # fmt: skip
     options = parser.parse_args(argv)
-    for key, value in machine().items():
-        print(f"{key:12} {value}")
-    empty = reasons(options.backend)
-    long, short = (0.2, 0.05) if options.quick else (1.0, 0.3)
-    results = {
-        "training step": compare("training step", training(), empty, long),
-        "activations": compare("forward and backward", activations(), empty, short),
-    }
-    if options.json:
-        save(options.json, results)
-    return int(options.backend is not None and bool(empty[options.backend]))
+    if options.table:
+        result = json.loads(Path(options.table).read_text(encoding="utf-8"))
+        print(report.markdown(result))
+        if options.picture:
+            draw(result, Path(options.picture))
+        return 0
+    result = run(options, partial(print, flush=True), partial(write, options))
+    _, image = files(options, result)
+    write(options, result)
+    if image:
+        draw(result, image)
+    failed = any(row["errors"] for row in result["rows"])
+    return int(failed or options.backend in result["empty"])
 
 
 if __name__ == "__main__":

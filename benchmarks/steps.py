@@ -17,39 +17,66 @@ SIZES = {
     "2-16-16-2, batch 100": ((2, 16, 16, 2), 100),
     "64-128-128-10, batch 128": ((64, 128, 128, 10), 128),
     "784-1200-10, batch 100": ((784, 1200, 10), 100),
+    "784-2048-2048-10, batch 512": ((784, 2048, 2048, 10), 512),
+    "1024-4096-4096-10, batch 1024": ((1024, 4096, 4096, 10), 1024),
 }
+MAXOUT = {"784-240x5-240x5-10, batch 100": ((784, 240, 240, 10), 100, 5)}
+FEEDS = ("resident", "uploaded", "page-locked")
 
 
-def data(layers: tuple[int, ...], batch: int) -> tuple[Any, Any, list[Any]]:
-    """Give inputs, class numbers and parameters `[w1, b1, w2, b2, ...]` as NumPy arrays."""
+def work(layers: tuple[int, ...], batch: int) -> int:
+    """Give the multiply-adds of the forward pass; the whole step has some three times as many."""
+    return batch * sum(n * m for n, m in pairwise(layers))
+
+
+def data(layers: tuple[int, ...], batch: int, pieces: int = 1) -> tuple[Any, Any, list[Any]]:
+    """Give inputs, class numbers and parameters `[w1, b1, w2, b2, ...]` as NumPy arrays.
+
+    With Maxout a hidden layer computes `pieces` times as many numbers as it passes on.
+    """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, layers[0]), dtype=np.float32)
     y = rng.integers(0, layers[-1], batch)
     parameters = []
-    for n, m in pairwise(layers):
+    for i, (n, m) in enumerate(pairwise(layers), 2):
+        m = m if i == len(layers) else m * pieces
         parameters.append(rng.standard_normal((n, m), dtype=np.float32) * (2 / n) ** 0.5)
         parameters.append(np.zeros(m, np.float32))
     return x, y, [p.astype(np.float32) for p in parameters]
 
 
 def microgradnd_step(
-    layers: tuple[int, ...], batch: int, backend: str = "numpy"
-) -> Callable[[], Any]:
-    """Give the step written with microgradnd; it returns the loss."""
+    layers: tuple[int, ...], batch: int, backend: Any = "numpy", pieces: int = 1,
+    feed: str = "resident",
+) -> Callable[[], Any]:  # fmt: skip
+    """Give the step written with microgradnd; it returns the loss.
+
+    Args:
+        layers: Inputs, hidden units, classes.
+        batch: Examples in a step.
+        backend: A backend or its name.
+        pieces: Of a Maxout unit; 1 stands for ReLU.
+        feed: Where the batch comes from: it lies on the device (`"resident"`), or is uploaded at
+            each step, from pageable or from page-locked memory.
+    """
     import microgradnd as mg
 
-    with mg.backend.use(backend):
-        x, y, values = data(layers, batch)
-        x, y = mg.tensor(x), mg.tensor(y)
+    with mg.backend.use(backend) as home:
+        x, y, values = data(layers, batch, pieces)
         parameters = [mg.tensor(p, requires_grad=True) for p in values]
+        if feed == "page-locked":
+            x, y = home.stage(x), home.stage(y)
+        kept = mg.asarray(home.asarray(x)), mg.asarray(home.asarray(y))
     pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
     (*hidden, (w, b)) = pairs
+    upload = feed != "resident"
 
     def step() -> Any:
-        h = x
+        h, target = [mg.asarray(home.asarray(a)) for a in (x, y)] if upload else kept
         for weight, bias in hidden:
-            h = mg.relu(h @ weight + bias)
-        loss = mg.cross_entropy(h @ w + b, y)
+            h = h @ weight + bias
+            h = mg.relu(h) if pieces == 1 else mg.maxout(h, pieces)
+        loss = mg.cross_entropy(h @ w + b, target)
         loss.backward()
         with mg.no_grad():
             for p in parameters:
@@ -102,22 +129,26 @@ def numpy_step(layers: tuple[int, ...], batch: int) -> Callable[[], Any]:
     return step
 
 
-def torch_step(layers: tuple[int, ...], batch: int, bare: bool = False) -> Callable[[], Any]:
+def torch_step(
+    layers: tuple[int, ...], batch: int, bare: bool = False, pieces: int = 1, device: str = "cpu",
+    threads: int = 2,
+) -> Callable[[], Any]:  # fmt: skip
     """Give the step written with PyTorch: `torch.optim.SGD`, or a bare update under `no_grad`."""
     import torch
     from torch.nn.functional import cross_entropy, relu
 
-    torch.set_num_threads(2)
-    x, y, values = data(layers, batch)
-    x, y = torch.from_numpy(x), torch.from_numpy(y)
-    parameters = [torch.from_numpy(p).requires_grad_() for p in values]
+    torch.set_num_threads(threads)
+    x, y, values = data(layers, batch, pieces)
+    x, y = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+    parameters = [torch.from_numpy(p).to(device).requires_grad_() for p in values]
     (*hidden, (w, b)) = list(zip(parameters[::2], parameters[1::2], strict=True))
     optimizer = torch.optim.SGD(parameters, lr=RATE)
 
     def step() -> Any:
         h = x
         for weight, bias in hidden:
-            h = relu(torch.addmm(bias, h, weight))
+            h = torch.addmm(bias, h, weight)
+            h = relu(h) if pieces == 1 else h.view(batch, -1, pieces).max(-1).values
         loss = cross_entropy(torch.addmm(b, h, w), y)
         if bare:
             loss.backward()

@@ -9,7 +9,9 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
@@ -20,15 +22,47 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds for one call: the median, and the quartiles around it."""
+    """Seconds for one call in the steady state, and of the first call.
+
+    Attributes:
+        median: By the clock: a device's own, the host's for the host.
+        low: The lower quartile.
+        high: The upper quartile.
+        wall: The host's clock over all calls and the one wait at their end, for one call.
+        issue: The same without that wait: how long the host takes to ask for one call's work.
+        first: The first call and a wait, by the host's clock; on a device it may compile kernels.
+        samples: How many samples were taken.
+        calls: How many calls a sample has.
+    """
 
     median: float
     low: float
     high: float
+    wall: float
+    issue: float
+    first: float
+    samples: int
+    calls: int
 
     def __str__(self) -> str:
         spread = (self.high - self.low) / 2 / self.median
         return f"{readable(self.median)} ±{spread:.0%}"
+
+
+class Clock:
+    """The host's clock; that of a device marks places in its queue of work instead."""
+
+    def mark(self) -> Any:
+        """Mark this moment."""
+        return perf_counter()
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        """Give the time between two marks, after `wait`."""
+        seconds: float = stop - start
+        return seconds
+
+    def wait(self) -> None:
+        """Wait until all that was asked for is done."""
 
 
 def readable(seconds: float) -> str:
@@ -40,34 +74,61 @@ def readable(seconds: float) -> str:
     raise AssertionError
 
 
+SHORTEST = 2e-3  # seconds that a sample takes at least
+SLOW = 0.5  # a call of so many seconds is sampled three times instead of five
+
+
 def measure(
-    function: Callable[[], Any], seconds: float = 0.5, wait: Callable[[], None] = lambda: None
+    function: Callable[[], Any],
+    seconds: float = 0.5,
+    clock: Clock = Clock(),  # noqa: B008 - it has no state
+    guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    check: Callable[[Any], None] = lambda value: None,
 ) -> Timing:
-    """Time a function: warm it up, then take samples of at least 2 ms for some seconds.
+    """Time a function: call it once, warm it up, then take samples, and wait once, at their end.
 
     Args:
         function: What to time; it should leave things as it found them.
-        seconds: How long to go on; at least five samples are taken.
-        wait: Waits for the device; called before a sample's clock is read.
+        seconds: How long to go on; at least five samples are taken, or three of slow calls.
+        clock: Marks the bounds of the samples.
+        guard: A context for the samples, such as one in which nothing may be read.
+        check: Is given what the first call returned, before anything else is timed.
     """
 
     def sample(calls: int) -> float:
         began = perf_counter()
         for _ in range(calls):
             function()
-        wait()
+        clock.wait()
         return perf_counter() - began
 
-    calls = 1
-    sample(3)
-    while sample(calls) < 2e-3:
+    began = perf_counter()
+    value = function()
+    clock.wait()
+    first = perf_counter() - began
+    check(value)
+    del value
+    calls, spent = 1, sample(1)
+    while spent < SHORTEST:
         calls *= 2
-    samples: list[float] = []
-    end = perf_counter() + seconds
-    while len(samples) < 5 or perf_counter() < end:
-        samples.append(sample(calls) / calls)
-    low, _, high = quantiles(samples, n=4)
-    return Timing(median(samples), low, high)
+        spent = sample(calls)
+    samples = max(3 if spent > SLOW else 5, min(int(seconds / spent), 1000))
+    with guard():
+        began = perf_counter()
+        marks = [clock.mark()]
+        for _ in range(samples):
+            for _ in range(calls):
+                function()
+            marks.append(clock.mark())
+        issued = perf_counter()
+    clock.wait()
+    done = perf_counter()
+    times = [clock.seconds(a, b) / calls for a, b in pairwise(marks)]
+    low, _, high = quantiles(times, n=4)
+    n = samples * calls
+    return Timing(
+        median(times), low, high, (done - began) / n, (issued - began) / n, first, samples, calls
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -80,6 +141,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
+        "usable cores": usable_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "numpy": numpy.__version__,
@@ -88,12 +150,35 @@ def machine() -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """Give how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def load() -> float | None:
+    """Give how many processes wanted to run, on average over the last minute."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def waited() -> float | None:
+    """Give the seconds, since the start of the system, in which somebody waited for a core."""
+    try:
+        text = Path("/proc/pressure/cpu").read_text()
+        return int(text.splitlines()[0].rpartition("=")[2]) * 1e-6
+    except (OSError, ValueError):
+        return None
+
+
 def busy() -> str:
     """Say how busy the machine is with everything that runs on it, for figures to be judged by."""
     cores = os.cpu_count() or 1
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    note = ": too many, take no figure from this run" if load > 1.5 * cores else ""
-    return f"on average {load:.1f} processes wanted the {cores} cores{note}"
+    wanted = load()
+    if wanted is None:
+        return "how busy the machine is, this system does not say"
+    note = ": too many, take no figure from this run" if wanted > 1.5 * cores else ""
+    return f"on average {wanted:.1f} processes wanted the {cores} cores{note}"
 
 
 def processor() -> str:
