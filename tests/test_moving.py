@@ -159,7 +159,7 @@ def test_a_graph_from_before_the_move_is_refused_not_lost():
     model, x = nn.Linear(3, 2), mg.ones((4, 3))
     loss = model(x).sum()
     model.to(HOME)
-    with pytest.raises(RuntimeError, match="moved .* after this graph was made"):
+    with pytest.raises(RuntimeError, match=r"moved .* after this graph was made"):
         loss.backward()
     assert model.weight.grad is None
     model(x.to(HOME)).sum().backward()
