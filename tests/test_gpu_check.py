@@ -18,6 +18,7 @@ from samples import registered
 
 import microgradnd as mg
 from benchmarks import agreement, gpu_check
+from benchmarks.__main__ import main as benchmarks_main
 from benchmarks.gpu_check import FAILED, PASSED, REFUSED, SKIPPED, Outcome, Task
 from microgradnd.backend.cupy_backend import CupyBackend
 
@@ -257,6 +258,34 @@ def test_a_copy_where_none_should_be_is_named():
     assert gpu_check.unshared(tensor, 16, "from PyTorch") == [
         "from PyTorch: copied, 0x1000 is not 0x10"
     ]
+
+
+GOOD = {"kind": "step", "name": "tiny", "cells": {"cupy": {"median": 1.0}}, "errors": {}}
+BAD = GOOD | {"cells": {"cupy": None}, "errors": {"cupy": "planted"}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "ended", "status"),
+    [([GOOD, GOOD | {"cells": {}}], 0, PASSED), ([GOOD, BAD], 1, FAILED), ([BAD], 0, FAILED)],
+)
+def test_the_benchmark_is_asked_in_its_own_words(rows, ended, status, monkeypatch, task):
+    asked = []
+
+    def run(command, cwd):
+        asked.extend(command[3:])
+        path = command[command.index("--json") + 1]
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"rows": rows, "empty": {"torch": "not installed"}}, file)
+        return SimpleNamespace(returncode=ended)
+
+    monkeypatch.setattr(gpu_check.subprocess, "run", run)
+    outcome = gpu_check.benchmark(task)
+    assert outcome.status == status
+    assert outcome.line.startswith(f"{rows.count(GOOD)} of {len(rows)} rows were timed")
+    assert any("planted" in text for text in outcome.findings) == (BAD in rows)
+    assert float(asked[asked.index("--minutes") + 1]) * 60 < task.left()
+    with pytest.raises(FileNotFoundError):  # and not SystemExit, for an option it does not know
+        benchmarks_main([*asked, "--table", str(task.scratch / "none.json")])
 
 
 # ------------------------------------------------------------------------------ the suite's runs
