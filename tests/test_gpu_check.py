@@ -349,6 +349,23 @@ def test_a_failing_test_and_a_dying_process_are_reported(monkeypatch, task):
     assert "skipped, 1 tests: no reason" in outcome.findings
 
 
+def test_what_was_done_before_the_time_was_over_counts(monkeypatch, task):
+    (task.scratch / "test_slow.py").write_text(
+        "import time\ndef test_first(): pass\ndef test_second(): time.sleep(60)\n"
+    )
+    xml = task.scratch / "slow.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull,
+               f"--junitxml={xml}", str(task.scratch / "test_slow.py")]  # fmt: skip
+    jobs = {"slow": (command, {"XML": str(xml)}), "later": (command, {"XML": str(xml) + "2"})}
+    monkeypatch.setattr(gpu_check, "suite_jobs", lambda *args: dict(jobs))
+    monkeypatch.setattr(gpu_check, "usable_cores", lambda: 1)
+    task.seconds = 13.0
+    outcome = gpu_check.suite(task)
+    assert outcome.status == FAILED
+    assert outcome.numbers["passed"] == 1
+    assert outcome.findings[-2:] == ["slow: not done in time", "later: not done in time"]
+
+
 # ------------------------------------------------------------------------------ processes
 
 PYTHON = [sys.executable, "-c"]
