@@ -26,7 +26,7 @@ from typing import Any
 import microgradnd as mg
 
 from . import breakeven, cold, devices, report, rows, torch_rows
-from .timing import ROOT, load, machine, measure, waited
+from .timing import ROOT, load, machine, measure
 
 RESULTS = ROOT / "benchmarks" / "results"
 FORMAT = 1
@@ -60,7 +60,7 @@ def run(
     keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Time what was asked for; show each kind's table, and keep the results so far, as it comes."""
-    began, before = monotonic(), waited()
+    began = monotonic()
     end = began + 60 * options.minutes if options.minutes else float("inf")
     empty = absent(options.backend)
     gpu = None if rows.GPU in empty else mg.backend.named(rows.GPU)
@@ -83,8 +83,7 @@ def run(
         if kind == rows.COLD:
             found = first_steps(empty, end)
         else:
-            found = [time_row(row, options.quick, empty, end) for row in
-                     rows.rows(kind, options.quick)]  # fmt: skip
+            found = [time_row(row, options, empty, end) for row in rows.rows(kind, options.quick)]
         result["rows"] += found
         keep(result)
         if paired and kind == paired[-1]:
@@ -100,14 +99,14 @@ def run(
         busy = partial(rows.product, 4096, "float32", gpu)
         result["device"]["computing"] = devices.under_load(busy, devices.clock_of(gpu).wait)
     result["seconds"] = monotonic() - began
-    result["machine"]["load after"], after = load(), waited()
-    if before is not None and after is not None:
-        result["machine"]["waited for a core"] = (after - before) / result["seconds"]
+    result["machine"]["load after"] = load()
     show(report.closing(result))
     return result
 
 
-def time_row(row: rows.Row, quick: bool, empty: dict[str, str], end: float) -> dict[str, Any]:
+def time_row(
+    row: rows.Row, options: argparse.Namespace, empty: dict[str, str], end: float
+) -> dict[str, Any]:
     """Time the jobs of a row; a cell is its timing, or None with the reason under `why`."""
     cells: dict[str, Any] = {}
     why: dict[str, str] = {}
@@ -130,8 +129,8 @@ def time_row(row: rows.Row, quick: bool, empty: dict[str, str], end: float) -> d
         home = mg.backend.named(name)
         try:
             cells[column] = asdict(
-                measure(job.make(home), SECONDS[row.kind][quick], devices.clock_of(home),
-                        job.guard, check)
+                measure(job.make(home), SECONDS[row.kind][options.quick], devices.clock_of(home),
+                        job.guard, check, options.patience)
             )  # fmt: skip
         except (ArithmeticError, Disagreement, MemoryError, RuntimeError, TypeError) as error:
             errors[column] = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -175,6 +174,7 @@ def add_torch(
         "kinds": kinds,
         "quick": options.quick,
         "seconds": SECONDS[rows.STEP][options.quick],
+        "patience": options.patience,
         "limit": end - monotonic() if options.minutes else None,
         "losses": {row["name"]: row["loss"] for row in mine if "loss" in row},
     }
@@ -244,6 +244,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer sizes, short samples")
     parser.add_argument("--minutes", type=float, metavar="N",
                         help="begin no row after so long; what is left out says so")  # fmt: skip
+    parser.add_argument("--patience", type=int, default=0, metavar="N",
+                        help="try up to N times more where others wanted the cores")  # fmt: skip
     parser.add_argument("--backend", choices=(rows.CPU, rows.GPU), help="fill its columns only")
     parser.add_argument("--only", choices=rows.KINDS, metavar="KIND",
                         help=f"one kind of rows: {', '.join(rows.KINDS)}")  # fmt: skip

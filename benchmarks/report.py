@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import cold, rows
-from .timing import Timing, readable, table
+from .timing import DISTURBED, Timing, readable, table
 
 EMPTY = "not measured yet"
 SHOWN = ("gelu", "maxout", "relu", "softmax")  # of the activations, on a page
@@ -179,10 +179,13 @@ def closing(result: Result) -> str:
         f"{result['seconds']:.0f} s; processes that wanted to run, before and after: "
         f"{shown(machine['load before'])}, {shown(machine['load after'])}"
     )
-    share = machine.get("waited for a core")
-    if share is not None:
-        note = ": too much, take no figure from this run" if share > 0.2 else ""
-        text.append(f"somebody waited for a core in {share:.0%} of that time{note}")
+    cells = [cell for row in result["rows"] for cell in row["cells"].values() if cell]
+    bad = sum((cell.get("waited") or 0.0) > DISTURBED for cell in cells)
+    if bad:
+        text.append(
+            f"{bad} of {len(cells)} cells were measured while other processes wanted the cores: "
+            "take no figure of them; --patience N tries again"
+        )
     return "\n".join(text)
 
 

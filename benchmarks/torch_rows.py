@@ -64,7 +64,9 @@ def worker(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     clock = TorchClock(torch) if device == "cuda" else Clock()
                     step = row.torch(device, threads)
                     why = differs(float(step()), wanted) if wanted is not None else ""
-                    timing = None if why else asdict(measure(step, task["seconds"], clock))
+                    timing = None if why else asdict(
+                        measure(step, task["seconds"], clock, patience=task["patience"])
+                    )
                     yield cell | {"timing": timing} | ({"error": why} if why else {})
                 except RuntimeError as error:  # memory, for one
                     yield cell | {"error": str(error).splitlines()[0]}

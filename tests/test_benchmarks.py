@@ -149,7 +149,8 @@ def test_a_resident_batch_is_not_uploaded_and_another_one_is_at_each_step(device
 def test_a_reading_within_the_timed_calls_is_an_error_of_that_cell(tiny, device):
     loss = steps.microgradnd_step(*TINY, device)
     row = rows.Row(rows.STEP, "reads", {rows.GPU: rows.Job(lambda home: lambda: loss().item())})
-    done = cpu_gpu.time_row(row, True, {}, math.inf)
+    options = SimpleNamespace(quick=True, patience=0)
+    done = cpu_gpu.time_row(row, options, {}, math.inf)
     assert done["cells"][rows.GPU] is None
     assert done["errors"][rows.GPU].startswith("TransferError: a copy from the device at ")
 
@@ -399,6 +400,34 @@ def test_measure_waits_once_behind_the_samples_and_reads_nothing_in_them():
     assert text.count("wait") < 20
 
 
+def test_a_disturbed_measurement_is_made_again_and_the_calmest_counts(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(timing, "sleep", pauses.append)
+    monkeypatch.setattr(timing, "SHORTEST", 0.0)
+
+    def waited(patience, *seconds):
+        """Let somebody have waited so long during each try."""
+        moments = iter(m for i, s in enumerate(seconds) for m in (100 * i, 100 * i + s))
+        monkeypatch.setattr(timing, "waited", lambda: next(moments))
+        made = timing.measure(lambda: None, 0.0, patience=patience)
+        left = len(pauses)
+        pauses.clear()
+        return made.waited, left
+
+    share, again = waited(0, 1.0)
+    assert share > timing.DISTURBED
+    assert again == 0
+    assert waited(3, 1.0, 0.0, 1.0, 1.0) == (0.0, 1)
+    share, again = waited(2, 3.0, 1.0, 2.0)
+    assert share > timing.DISTURBED
+    assert again == 2
+
+
+def test_without_the_systems_word_nothing_is_made_again(monkeypatch):
+    monkeypatch.setattr(timing, "waited", lambda: None)
+    assert timing.measure(lambda: None, 0.0, patience=3).waited is None
+
+
 def test_slow_calls_are_sampled_less(monkeypatch):
     monkeypatch.setattr(timing, "SLOW", 0.0)
     assert timing.measure(lambda: None, 0.0).samples == 3
@@ -591,7 +620,7 @@ def test_torchs_worker_compares_losses_before_it_times(tiny, monkeypatch):
         return lambda: 0.5
 
     monkeypatch.setattr(steps, "torch_step", step)
-    task = {"kinds": [rows.STEP], "quick": True, "seconds": 0.0, "limit": None}
+    task = {"kinds": [rows.STEP], "quick": True, "seconds": 0.0, "limit": None, "patience": 0}
     versions, right = torch_rows.worker(task | {"losses": {"3-4-2, batch 5": 0.50001}})
     assert versions["torch"]["TF32"] == "off"
     assert right["timing"]["samples"] == 5
