@@ -9,9 +9,11 @@ An example fails if its claim does not hold, if it draws no picture, or if `READ
 numbers that are not those of seed 0: to 0.05, or a quarter of what is above 1; within a factor of
 ten where they are tiny.
 
-On the stand-in, an example also fails if a training step (from `zero_grad` to the optimizer's
-`step`) copies anything between host and device or waits for the device, or if the script reads a
-number after more than one step in ten.
+On the stand-in the claims are the same, and the numbers may be twice as far from the page, for sums
+are rounded in another order: on NumPy already, one unit in the last place of one weight moves the
+accuracy of 30 ReLU layers (04) between 0.89 and 0.96. There an example also fails if a training
+step (from `zero_grad` to the optimizer's `step`) copies anything between host and device or waits
+for the device, or if the script reads a number after more than one step in ten.
 """
 
 import argparse
@@ -84,11 +86,11 @@ def cell(numbers):
     return "; ".join(f"{name}: {shown(value)}" for name, value in numbers.items())
 
 
-def close(have, want):
+def close(have, want, slack=1.0):
     """Whether two numbers are the same for a reader."""
     if max(abs(have), abs(want)) < TINY:
         return have == want or (have * want > 0 and 0.1 <= have / want <= 10.0)
-    return abs(have - want) <= (0.25 * abs(want) if abs(want) > 1.0 else 0.05)
+    return abs(have - want) <= slack * (0.25 * abs(want) if abs(want) > 1.0 else 0.05)
 
 
 def rows():
@@ -100,7 +102,7 @@ def rows():
     return found
 
 
-def compare(name, numbers):
+def compare(name, numbers, slack=1.0):
     """Raise if the page quotes other numbers for an example."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     places = rows().get(name)
@@ -115,7 +117,7 @@ def compare(name, numbers):
             raise RuntimeError(f"README.md says {key!r} {len(said)} times, not once")
         text = said[0].removeprefix(f"{key}: ")
         if isinstance(value, (int, float)):
-            if not close(float(value), float(text)):
+            if not close(float(value), float(text), slack):
                 raise RuntimeError(f"README.md says {said[0]!r}, it is {shown(value)}")
         elif text != str(value):
             raise RuntimeError(f"README.md says {said[0]!r}, it is {value}")
@@ -163,7 +165,7 @@ def pretended(script):
                 raise RuntimeError(f"{numbers}, but on NumPy {correct(other)}")
         else:
             numbers = headline(output)
-            compare(script.name, numbers)
+            compare(script.name, numbers, slack=2.0)
     return traffic(script.name, steps), numbers, seconds
 
 

@@ -339,7 +339,7 @@ class ArrayLike(Surface):
     def __repr__(self) -> str:
         try:
             return self._describe()
-        except backends.TransferError:  # asked for by `forbid_transfers`
+        except (backends.TransferError, IndexError):  # `forbid_transfers`; an index fault, on a GPU
             raise
         except Exception as error:  # a debugger shows half-made and broken tensors too
             return f"<{type(self).__name__} that cannot be shown: {type(error).__name__}: {error}>"

@@ -243,6 +243,13 @@ def test_use_is_for_new_tensors_of_this_thread_and_ends_with_the_block():
     assert mg.backend.get() is outside and elsewhere == [outside]
 
 
+def test_printing_raises_an_index_fault_and_does_not_swallow_it():
+    rows = mg.ones((3, 2)).to(HOME)[mg.tensor([0, 5]).to(HOME)]
+    with pytest.raises(IndexError, match="index 5 is out of bounds for size 3"):
+        print(rows)
+    assert repr(mg.ones(1).to(HOME)) == f"Tensor([1.], backend='{HOME}')"  # raised once
+
+
 # -------------------------------------------------------------------------------------- files
 
 
