@@ -21,6 +21,9 @@ DTYPES = [
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
     "float32", "float64",
 ]  # fmt: skip
+#: NumPy 2.0 gives what it takes over read-only, and exports nothing read-only.
+OLD = not np.from_dlpack(np.ones(1)).flags.writeable
+recent = pytest.mark.skipif(OLD, reason=f"NumPy {np.__version__} takes memory over read-only")
 #: Arrays whose layout is not the plain one.
 LAYOUTS = {
     "plain": lambda x: x,
@@ -60,6 +63,7 @@ class Exporter:
 # ------------------------------------------------------------------------- with NumPy alone
 
 
+@recent
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_both_ways(dtype):
     array = numbers(dtype)
@@ -70,17 +74,17 @@ def test_every_dtype_both_ways(dtype):
         assert np.shares_memory(back, array)
 
 
+@recent
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_both_ways(layout):
     array = np.asarray(LAYOUTS[layout](numbers()))
-    if not array.flags.writeable and not np.__version__ >= "2.1":
-        pytest.skip(f"NumPy {np.__version__} exports no read-only arrays by DLPack")
     t = mg.from_dlpack(Exporter(array))
     assert t.shape == array.shape and t.tolist() == array.tolist()
     assert address(t) == array.__array_interface__["data"][0]
     assert np.array_equal(np.from_dlpack(t), array)
 
 
+@recent
 def test_writes_go_through_both_ways():
     array = numbers()
     t = mg.from_dlpack(Exporter(array))
@@ -106,13 +110,11 @@ def test_the_exporter_may_go_before_the_tensor():
     assert (t + 1.0).sum().item() == sum(range(24)) + 24
 
 
+@recent
 def test_what_is_read_only_stays_so():
     array = numbers()
     array.flags.writeable = False
-    try:
-        t = mg.from_dlpack(Exporter(array))
-    except BufferError:
-        pytest.skip(f"NumPy {np.__version__} exports no read-only arrays by DLPack")
+    t = mg.from_dlpack(Exporter(array))
     with pytest.raises(ValueError, match="read-only"), mg.no_grad():
         t += 1.0
     assert (t + 1.0)[0, 0].item() == 1.0 and array[0, 0] == 0.0
@@ -253,6 +255,7 @@ def test_torch_every_layout(torch, layout):
     assert not ours.size or back.data_ptr() == address(ours)
 
 
+@recent
 def test_torch_writes_go_through(torch):
     theirs = torch.zeros(3)
     t = mg.from_dlpack(theirs)
