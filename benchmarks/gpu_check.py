@@ -333,16 +333,28 @@ def contract(task: Task) -> Outcome:
     done = subprocess.run([sys.executable, str(script), "--out", str(out)], cwd=ROOT)
     if done.returncode or not out.exists():
         return Outcome(FAILED, f"{script.name} ended with status {done.returncode}")
-    mine, theirs = (json.loads(path.read_text(encoding="utf-8")) for path in (out, kept))
-    total, lines = contract_differences(mine, theirs)
+    mine, theirs = (outcomes_of(json.loads(path.read_text("utf-8"))) for path in (out, kept))
+    if not mine:
+        return Outcome(FAILED, f"{out.name} has no outcomes")
+    lines = [
+        f"`{snippet}`: {shorten(str(mine.get(snippet, 'not there')))}, committed is "
+        f"{shorten(str(theirs.get(snippet, 'not there')))}"
+        for snippet in {**theirs, **mine} if mine.get(snippet) != theirs.get(snippet)
+    ]  # fmt: skip
     if lines:
-        return Outcome(FAILED, f"{len(lines)} of {total} lines are not as committed", lines)
-    return Outcome(PASSED, f"all {total} lines are as committed")
+        return Outcome(FAILED, f"{len(lines)} of {len(mine)} lines are not as committed", lines)
+    return Outcome(PASSED, f"all {len(mine)} lines are as committed")
 
 
-def contract_differences(mine: Any, theirs: Any) -> tuple[int, list[str]]:
-    """Compare the outcomes of two contract files; gives how many there are, and what differs."""
-    raise NotImplementedError
+def outcomes_of(data: Any, name: str = "") -> dict[str, Any]:
+    """Give the outcome of each snippet of a contract file, without sources, versions and dates."""
+    if isinstance(data, list):
+        return {key: value for item in data for key, value in outcomes_of(item).items()}
+    if not isinstance(data, dict):
+        return {}
+    if "outcome" in data:
+        return {data.get("snippet", name): data["outcome"]}
+    return {k: v for key, item in data.items() for k, v in outcomes_of(item, key).items()}
 
 
 # ------------------------------------------------------------------------------ training

@@ -214,6 +214,43 @@ def test_without_a_usable_cupy_it_refuses(monkeypatch, task):
     assert (outcome.status, outcome.line) == (REFUSED, "no driver")
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "line"),
+    [
+        ({}, PASSED, "all 2 lines are as committed"),
+        ({"a + 1": "2.0"}, FAILED, "1 of 2 lines are not as committed"),
+        ({"c": "new"}, FAILED, "1 of 3 lines are not as committed"),
+    ],
+)
+def test_lines_of_the_contract_that_differ_are_listed(change, status, line, monkeypatch, task):
+    def file(outcomes, date):
+        rows = [{"snippet": k, "outcome": v, "source": date} for k, v in outcomes.items()]
+        return json.dumps({"versions": {"cupy": "14"}, "date": date, "lines": rows})
+
+    folder = task.scratch / "tests" / "data"
+    folder.mkdir(parents=True)
+    known = {"a + 1": "1.0", "a.get(": "SyntaxError"}
+    (folder / "cupy_contract.json").write_text(file(known, "then"))
+    (folder / "make_cupy_contract.py").write_text(
+        f"import sys\nopen(sys.argv[2], 'w').write({file(known | change, 'now')!r})\n"
+    )
+    monkeypatch.setattr(gpu_check, "ROOT", task.scratch)
+    outcome = gpu_check.contract(task)
+    assert (outcome.status, outcome.line) == (status, line)
+    assert [text.split("`")[1] for text in outcome.findings] == list(change)
+
+
+def test_a_contract_that_cannot_be_made_fails(monkeypatch, task):
+    monkeypatch.setattr(gpu_check, "ROOT", task.scratch)
+    assert gpu_check.contract(task).status == SKIPPED
+    folder = task.scratch / "tests" / "data"
+    folder.mkdir(parents=True)
+    (folder / "cupy_contract.json").write_text("{}")
+    (folder / "make_cupy_contract.py").write_text("raise SystemExit(2)")
+    outcome = gpu_check.contract(task)
+    assert (outcome.status, outcome.line) == (FAILED, "make_cupy_contract.py ended with status 2")
+
+
 SANITIZERS = {
     "good": (
         "echo '========= ERROR SUMMARY: 0 errors'",
@@ -429,6 +466,19 @@ def is_zombie(pid):
             return file.read().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_device_hold_on_one_that_rounds_in_its_own_way():
+    tests = gpu_check.ROOT / "tests"
+    path = os.pathsep.join(map(str, (gpu_check.ROOT, gpu_check.PRETEND, tests)))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "rough",
+         "-k", "every_kind_of_layer or tanh or softmax", *gpu_check.ON_DEVICE],
+        cwd=gpu_check.ROOT, env=os.environ | {"PYTHONPATH": path, "MICROGRADND_TEST_DEVICE": "cupy"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 # ------------------------------------------------------------------------------ the report
