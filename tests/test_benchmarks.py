@@ -343,6 +343,23 @@ def test_the_page_with_a_gpu_compares():
     assert report.EMPTY not in text
 
 
+STORED = sorted((ROOT / "benchmarks" / "results").glob("[cg]pu*.json"))
+
+
+@pytest.mark.parametrize("file", STORED, ids=[file.stem for file in STORED])
+def test_stored_results_can_be_shown_and_were_measured_undisturbed(file):
+    result = json.loads(file.read_text())
+    assert result["format"] == cpu_gpu.FORMAT
+    assert not result["quick"]
+    assert {row["kind"] for row in result["rows"]} == set(rows.KINDS)
+    assert (result["device"] is None) == ("cupy" in result["empty"])
+    assert "| 2-16-16-2, batch 100 |" in report.markdown(result)
+    for row in result["rows"]:
+        assert not row["errors"]
+        cells = [row["cells"].get(column) for column in ("numpy", "torch")]
+        assert all((c.get("waited") or 0.0) < timing.DISTURBED for c in cells if c)
+
+
 @pytest.mark.parametrize("gpu", [False, True])
 def test_the_picture_has_points_and_lines_for_what_was_measured(gpu, tmp_path):
     image = pytest.importorskip("matplotlib.image", reason="matplotlib draws the picture")
