@@ -472,11 +472,11 @@ def is_zombie(pid):
 def test_the_tests_of_the_device_hold_on_one_that_rounds_in_its_own_way():
     tests = gpu_check.ROOT / "tests"
     path = os.pathsep.join(map(str, (gpu_check.ROOT, gpu_check.PRETEND, tests)))
+    env = os.environ | {"PYTHONPATH": path, "MICROGRADND_TEST_DEVICE": "cupy"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "rough",
          "-k", "every_kind_of_layer or tanh or softmax", *gpu_check.ON_DEVICE],
-        cwd=gpu_check.ROOT, env=os.environ | {"PYTHONPATH": path, "MICROGRADND_TEST_DEVICE": "cupy"},
-        capture_output=True, text=True, timeout=300,
+        cwd=gpu_check.ROOT, env=env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
 
