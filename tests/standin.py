@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import operator
+import re
 import time
 import warnings
 from contextlib import contextmanager
@@ -442,6 +443,61 @@ AT["add"] = "int32, int64, float16, float32, float64, uint32, uint64 as"
 AT["subtract"] = "int32, uint32, as"
 
 
+NOT_BOOLEAN = {
+    "negative": "The cupy boolean negative, the `-` operator, is not supported, use the `~` "
+    "operator or the logical_not function instead.",
+    "positive": "The cupy boolean positive, the `+` operator, is not supported.",
+    "subtract": "cupy boolean subtract, the `-` operator, is deprecated, use the bitwise_xor, the "
+    "`^` operator, or the logical_xor function instead.",
+}
+
+
+def floor_divide(x, y):
+    """Divide as CuPy's kernels do: floats by no more than a division and a floor."""
+    quotient = np.floor_divide(x, y)
+    return np.floor(np.true_divide(x, y)) if quotient.dtype.kind == "f" else quotient
+
+
+def remainder(x, y):
+    """Give what `floor_divide` leaves; CuPy has no other case for an infinite divisor."""
+    rest = np.remainder(x, y)
+    if rest.dtype.kind != "f":
+        return rest
+    wide = [np.asarray(z, np.promote_types(rest.dtype, "f4")) for z in (x, y)]
+    return (wide[0] - floor_divide(*wide) * wide[1]).astype(rest.dtype)
+
+
+def power(x, y):
+    """Take powers; negative ones of integers are 0, but for 1 and -1."""
+    if np.result_type(x, y).kind != "i" or np.all(np.asarray(y) >= 0):
+        return np.power(x, y)
+    negative = np.where(x == -1, np.where(y % 2, -1, 1), x == 1)
+    return np.where(np.asarray(y) < 0, negative, np.power(x, np.maximum(y, 0)))
+
+
+def reciprocal(x):
+    """Give 1 / x, and 0 of the integer 0."""
+    return np.reciprocal(x) if x.dtype.kind == "f" else np.where(x == 0, 0, 1 // np.where(x, x, 1))
+
+
+def clamp(x, low, high, out=None):
+    """Clip as CuPy's kernel does: a limit that is no number is none."""
+    result = np.clip(x, low, high)
+    if result.dtype.kind == "f":
+        low, high = -math.inf if low is None else low, math.inf if high is None else high
+        inside = np.where(x < low, low, np.where(x > high, high, x))
+        result = np.where(np.greater(low, high), high, inside).astype(result.dtype)
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+OWN_UFUNCS = {
+    "floor_divide": floor_divide, "remainder": remainder, "power": power, "reciprocal": reciprocal,
+}  # fmt: skip
+
+
 class Ufunc:
     """A function of each element: device arrays and scalars in, a device array out."""
 
@@ -487,6 +543,8 @@ class Ufunc:
         if len(args) == self.nargs:
             *args, out = args
         loop = self.loop([operand(x) for x in args], dtype)
+        if loop[0] == "?" and self.short in NOT_BOOLEAN:
+            raise TypeError(NOT_BOOLEAN[self.short])
         if out is not None and not isinstance(out, ndarray):
             raise TypeError("Output arguments type must be cupy.ndarray")
         args = [x._data if isinstance(x, ndarray) else x for x in args]
@@ -540,7 +598,7 @@ TYPED |= dict.fromkeys(["matmul", "tensordot", "may_share_memory", "shares_memor
 #: Functions that only call the argument's method: host arrays go in and out in silence.
 METHODS = {"max", "mean", "min", "prod", "sum", "std", "var", "argsort", "sort", "argmax", "argmin"}
 METHODS |= {"amax", "amin", "copy", "dot", "flip", "ravel", "reshape", "swapaxes", "transpose"}
-SYNCS = {"array_equal", "nonzero", "shares_memory", "unique"}
+SYNCS = {"nonzero", "shares_memory", "unique"}
 
 
 def stub(name, signature):
@@ -550,8 +608,34 @@ def stub(name, signature):
     return function
 
 
+def worded(name, host):
+    """Make a NumPy function complain in CuPy's words."""
+
+    def function(x, *args, **kwargs):
+        try:
+            return host(x, *args, **kwargs)
+        except ValueError as error:  # as an AxisError is, too
+            text, kind = str(error), type(error)
+            if name == "reshape":
+                text = re.sub(r",(?=[-\d])", ", ", text)
+            elif name == "moveaxis":
+                text = text.partition(": ")[2]
+            elif name == "swapaxes":
+                text, kind = "Axis out of range", ValueError
+            elif len(args[0]) >= x.ndim:
+                text = f"operands could not be broadcast together with shape {x.shape} "
+                text += f"and requested shape {args[0]}"
+            raise kind(text) from None
+
+    return function
+
+
+WORDED = {"broadcast_to", "moveaxis", "reshape", "swapaxes"}
+
+
 def build(name, host, table="functions", prefix=""):
     """Make a function or method of the real signature from NumPy's of the same name."""
+    host = worded(name, host) if name in WORDED else clamp if name == "clip" else host
     check, typed = stub(name, TABLE[table][name]), TYPED.get(name, ())
     by_method, truth = name in METHODS, name in ("all", "any", "nonzero")
     like, sized = name.endswith("_like"), name in ("zeros", "ones", "full", "eye")
@@ -616,6 +700,8 @@ def where(condition, x=None, y=None):
         raise ValueError("Must provide both 'x' and 'y' or neither.")
     if x is None:
         return cupy.nonzero(condition)
+    if not hasattr(condition, "astype"):
+        raise AttributeError(f"{kind(condition)!r} object has no attribute 'astype'")
     return run("where", np.where, *map(operand, (condition, x, y)))
 
 
@@ -623,7 +709,16 @@ def clip(a, a_min, a_max, out=None):
     if not isinstance(a, ndarray):
         return a.clip(a_min, a_max)
     limits = [x if x is None else operand(x) for x in (a_min, a_max)]
-    return run("clip", np.clip, a, *limits, out=out)
+    return run("clip", clamp, a, *limits, out=out)
+
+
+def array_equal(a1, a2, equal_nan=False):
+    if a1.shape != a2.shape:
+        return array(False)
+    if equal_nan:
+        read_back(0)
+        return array(np.array_equal(a1._data, a2._data, equal_nan=True))
+    return (a1 == a2).all()
 
 
 def einsum(*operands, **kwargs):
@@ -822,7 +917,8 @@ def make_module():
         ),
     )
     for name, entry in TABLE["ufuncs"].items():
-        setattr(module, name, Ufunc(getattr(np, name), **entry))
+        own = OWN_UFUNCS.get(entry["name"].removeprefix("cupy_"), getattr(np, name))
+        setattr(module, name, Ufunc(own, **entry))
     for name, function in SHORT.items():
         function.__name__ = function.__qualname__ = name
     for name in TABLE["functions"]:

@@ -143,6 +143,10 @@ class CupyBackend(Backend):
         self.xp = build(
             module,
             special,
+            # Of two numbers compared comes a bool, which CuPy's `where` does not take.
+            where=lambda condition, x, y: module.where(
+                module.full((), condition) if isinstance(condition, bool) else condition, x, y
+            ),
             # cupyx computes float16 as float64 and leaves it there.
             erf=lambda x: special.erf(x).astype(x.dtype, copy=False),
             erfc=lambda x: special.erfc(x).astype(x.dtype, copy=False),
