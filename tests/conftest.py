@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -32,3 +33,23 @@ def no_global_state_leaks():
     assert left == {name: getattr(mode, name) for name in type(mode).__slots__}
     assert default_generator() is generator
     assert backend.get() is current
+
+
+@pytest.fixture
+def only_the_device(monkeypatch):
+    """Make every launch on the stand-in with a NumPy array or number among its operands fail.
+
+    Only the words of Philox are NumPy's numbers: Python's have no 64 bits without a sign. Of
+    CuPy's own launches nobody is told; it refuses arrays by itself, and takes numbers.
+    """
+    import standin
+
+    plain = standin.launch
+
+    def launch(name, args=(), kwargs=()):
+        for x in standin.leaves((args, tuple(dict(kwargs).values()))):
+            wrong = isinstance(x, np.ndarray | np.generic) and type(x) is not np.uint64
+            assert not wrong, f"{name}: {x!r} is on the host"
+        plain(name, args, kwargs)
+
+    monkeypatch.setattr(standin, "launch", launch)

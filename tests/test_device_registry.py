@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import standin
 from device import ARRAY, DEVICE, HOME, SLACK, dev, host, staying
 from samples import (
     NAMES,
@@ -44,22 +43,6 @@ def device():
     with registered(DEVICE), np.errstate(all="ignore"):
         yield DEVICE
         DEVICE.synchronize()  # no test leaves a fault behind
-
-
-@pytest.fixture
-def only_the_device(monkeypatch):
-    """Make every launch with a NumPy array or number among its operands fail.
-
-    Of CuPy's launches nobody is told; it refuses arrays by itself, and takes numbers.
-    """
-    plain = standin.launch
-
-    def launch(name, args=(), kwargs=()):
-        for x in standin.leaves((args, tuple(dict(kwargs).values()))):
-            assert not isinstance(x, np.ndarray | np.generic), f"{name}: {x!r} is on the host"
-        plain(name, args, kwargs)
-
-    monkeypatch.setattr(standin, "launch", launch)
 
 
 def run(sample, order=2):

@@ -18,7 +18,7 @@ STEPS = 12
 
 
 @pytest.fixture(autouse=True)
-def device():
+def device(only_the_device):
     with registered(DEVICE):
         yield DEVICE
         DEVICE.synchronize()
