@@ -46,7 +46,8 @@ def info() -> int:
     print("\nbackends")
     states = backend.available()
     for name, state in states.items():
-        importable = "yes" if name in sys.modules else "no"  # `available` has tried
+        module = sys.modules.get(name)  # `available` has tried
+        importable = f"yes ({getattr(module, '__version__', 'no version')})" if module else "no"
         usable = "yes" if state == "ok" else f"no\n{'':{width}} {state}"
         row(f"  {name}", f"importable: {importable}, usable: {usable}")
     chosen, code = choice(states)

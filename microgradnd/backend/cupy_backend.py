@@ -155,7 +155,7 @@ class CupyBackend(Backend):
         )
 
     def asarray(self, data: Any, dtype: Any = None) -> Any:
-        if type(data) is self.array_type:
+        if self.is_array(data):
             return data if dtype is None else data.astype(dtype, copy=False)
         check(UPLOAD)
         if not isinstance(data, Staged) or dtype not in (None, data.dtype):
