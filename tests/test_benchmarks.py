@@ -725,3 +725,12 @@ def test_the_worker_prints_its_loss_and_time(task, monkeypatch, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["seconds"] > 0
     assert answer["loss"] > 0
+
+
+def test_the_pages_show_what_the_result_file_holds():
+    folder = timing.ROOT / "benchmarks" / "results"
+    text = report.markdown(json.loads((folder / "cpu.json").read_text(encoding="utf-8")))
+    assert text.strip() in (folder / "README.md").read_text(encoding="utf-8")
+    steps_table = text[text.index("| training step") : text.index("| matrix product")]
+    readme = (timing.ROOT / "README.md").read_text(encoding="utf-8")
+    assert steps_table.strip() in readme
