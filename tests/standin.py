@@ -49,6 +49,7 @@ class Counters:
 counters = Counters()
 _active = [counters]
 _used = set()
+_inside = []
 _pool = {"used": 0, "held": 0}
 
 
@@ -77,8 +78,31 @@ def used_calls():
 
 
 def launch(name, args=(), kwargs=()):
-    """Count a call and write it down."""
+    """Count a call and, unless it is part of another one, write it down."""
     count("launches")
+    if not _inside:
+        note(name, args, kwargs)
+
+
+def noted(name, function):
+    """Write down the calls of a function that is written here, and none that it makes itself."""
+
+    @functools.wraps(function)
+    def noting(*args, **kwargs):
+        _inside.append(name)
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            _inside.pop()
+        if not _inside:
+            note(name, args, kwargs)
+        return result
+
+    return noting
+
+
+def note(name, args, kwargs):
+    """Write a call down, as `used_calls` gives it."""
     kinds = list(kinds_of(args))
     if kwargs:
         kinds += kinds_of(kwargs.values())
@@ -840,6 +864,8 @@ def equip():
         setattr(ndarray, f"__{cast.__name__}__", lambda self, cast=cast: cast(self.get()))
     for name in ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"):
         setattr(ndarray, name, property(operator.attrgetter(f"_data.{name}")))
+    for name in (TABLE["methods"].keys() | {"set"}) & vars(ndarray).keys():
+        setattr(ndarray, name, noted(f"ndarray.{name}", vars(ndarray)[name]))
     for name in TABLE["methods"].keys() - vars(ndarray).keys():
         host = getattr(np.ndarray, name)
         setattr(ndarray, name, build(name, host, "methods", "ndarray."))
@@ -909,7 +935,7 @@ def make_module():
     vars(module).update(
         __version__=TABLE["version"],
         ndarray=ndarray,
-        from_dlpack=from_dlpack,
+        from_dlpack=noted("from_dlpack", from_dlpack),
         cuda=SimpleNamespace(
             Device=Device, Stream=Stream, Event=Event, runtime=runtime,
             get_current_stream=lambda: Stream.null, get_elapsed_time=get_elapsed_time,
@@ -923,7 +949,7 @@ def make_module():
         function.__name__ = function.__qualname__ = name
     for name in TABLE["functions"]:
         own = SHORT.get(name) or globals().get(name)
-        setattr(module, name, own or build(name, getattr(np, name)))
+        setattr(module, name, noted(name, own) if own else build(name, getattr(np, name)))
     return module
 
 
