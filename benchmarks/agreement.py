@@ -203,7 +203,7 @@ def agreement(
 
 
 def picture(results: dict[str, dict[str, dict[str, Any]]], path: str) -> None:
-    """Draw the relative differences by step: a panel for each dtype, a line for each model.
+    """Draw the relative differences up to each step: a panel for each dtype, a line for each model.
 
     Raises:
         ImportError: Without Matplotlib.
@@ -216,12 +216,15 @@ def picture(results: dict[str, dict[str, dict[str, Any]]], path: str) -> None:
         for name, found in results.items():
             if dtype in found:
                 apart = differences(found[dtype]["device"], found[dtype]["cpu"])
-                axes.plot(np.arange(1, len(apart) + 1), np.clip(apart, 1e-18, None), label=name)
+                apart = np.maximum.accumulate(np.clip(apart, 1e-17, 1e3))
+                axes.plot(np.arange(1, len(apart) + 1), apart, label=name)
         for limit, style in zip(LIMITS[dtype], (":", "--"), strict=True):
             axes.axhline(limit, color="grey", linestyle=style, linewidth=1)
         axes.set(yscale="log", xlabel="step", title=dtype)
-    figure.axes[0].set_ylabel("relative difference of the losses, device and CPU")
-    figure.axes[0].legend(fontsize="small")
+    figure.axes[0].set_ylabel("largest relative difference so far")
+    lines = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside right", fontsize="small")
+    figure.suptitle("Losses on the device and on the CPU; dotted and dashed: what is allowed")
     figure.savefig(path, dpi=120)
 
 

@@ -52,6 +52,25 @@ def compared(steps=25):
     return found, wrong
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_rough_stand_in_is_rough_and_not_wrong(dtype):
+    xp, x = standin.cupy, np.random.default_rng(0).uniform(0.1, 0.9, (50, 50)).astype(dtype)
+    functions = {
+        "exp": lambda m, a: m.exp(a), "log": lambda m, a: m.log(a), "tanh": lambda m, a: m.tanh(a),
+        "power": lambda m, a: a**1.5, "sum": lambda m, a: m.sum(a, axis=0),
+        "mean": lambda m, a: a.mean(), "matmul": lambda m, a: a @ a,
+    }  # fmt: skip
+    for name, function in functions.items():
+        want, once = function(np, x), function(xp, xp.asarray(x)).get()
+        with rough():
+            got, again = (function(xp, xp.asarray(x)).get() for _ in range(2))
+            assert (xp.asarray(x) * 3).get().tolist() == (x * 3).tolist()  # correctly rounded
+        assert (got != once).any(), name
+        assert got.dtype == once.dtype
+        np.testing.assert_array_equal(got, again)
+        np.testing.assert_allclose(got, want, 8 * np.finfo(dtype).eps, err_msg=name)
+
+
 def test_a_device_that_rounds_in_its_own_way_agrees(monkeypatch):
     few(monkeypatch, "sigmoid", "embedding")
     with rough():
@@ -60,7 +79,7 @@ def test_a_device_that_rounds_in_its_own_way_agrees(monkeypatch):
     assert len(found) == 4
     for (_, dtype), result in found.items():
         eps = np.finfo(dtype).eps
-        assert eps / 8 < result["largest"] < 16 * eps  # rough it is, not equal
+        assert eps / 8 < result["largest"] < 16 * eps
         assert result["learned"]
         assert result["first above"] == {"0.0001": None, "0.01": None}
 
@@ -235,6 +254,7 @@ def test_lines_of_the_contract_that_differ_are_listed(change, status, line, monk
         f"import sys\nopen(sys.argv[2], 'w').write({file(known | change, 'now')!r})\n"
     )
     monkeypatch.setattr(gpu_check, "ROOT", task.scratch)
+    monkeypatch.setattr(gpu_check, "pretended", lambda: False)
     outcome = gpu_check.contract(task)
     assert (outcome.status, outcome.line) == (status, line)
     assert [text.split("`")[1] for text in outcome.findings] == list(change)
@@ -242,6 +262,7 @@ def test_lines_of_the_contract_that_differ_are_listed(change, status, line, monk
 
 def test_a_contract_that_cannot_be_made_fails(monkeypatch, task):
     monkeypatch.setattr(gpu_check, "ROOT", task.scratch)
+    monkeypatch.setattr(gpu_check, "pretended", lambda: False)
     assert gpu_check.contract(task).status == SKIPPED
     folder = task.scratch / "tests" / "data"
     folder.mkdir(parents=True)
@@ -364,6 +385,7 @@ def test_a_failing_test_and_a_dying_process_are_reported(monkeypatch, task):
         "def test_good(): pass\n"
         "def test_bad(): assert 1 == 2, 'planted'\n"
         "def test_none(): pytest.skip('no reason')\n"
+        "def test_lacks(): raise ImportError('mg.save needs safetensors, of the extra io')\n"
     )
     (task.scratch / "test_two.py").write_text("import os\ndef test_dies(): os.abort()\n")
 
@@ -380,10 +402,11 @@ def test_a_failing_test_and_a_dying_process_are_reported(monkeypatch, task):
     monkeypatch.setattr(gpu_check, "suite_jobs", jobs)
     outcome = gpu_check.suite(task)
     assert outcome.status == FAILED
-    assert outcome.line == "1 passed, 1 failed, 1 skipped on the device"
+    assert outcome.line == "1 passed, 1 failed, 2 skipped on the device"
     assert any("test_bad: AssertionError: planted" in text for text in outcome.findings)
     assert any(text.startswith("two: pytest ended with -6") for text in outcome.findings)
-    assert "skipped, 1 tests: no reason" in outcome.findings
+    for why in ("no reason", "safetensors is not installed"):
+        assert f"skipped, 1 tests: {why}" in outcome.findings
 
 
 def test_what_was_done_before_the_time_was_over_counts(monkeypatch, task):
