@@ -1,4 +1,4 @@
-"""How many examples hypothesis draws, and a guard that no test leaves global state behind."""
+"""How many examples hypothesis draws, what runs last, and a guard against global state."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ settings.register_profile("dev", max_examples=5, derandomize=True, database=None
 settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **COMMON)
 settings.register_profile("nightly", max_examples=1000, print_blob=True, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_collection_modifyitems(items):
+    """What binds the session's calls to the real CuPy runs when all of them were made."""
+    items.sort(key=lambda item: item.path.name == "test_real_cupy.py")
 
 
 @pytest.fixture(autouse=True)

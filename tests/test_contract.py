@@ -180,3 +180,12 @@ def test_the_list_is_read_as_it_is_meant():
     assert lines["d"] == ("d", NUMPY, "", False)
     with pytest.raises(ValueError, match="twice"):
         contract.parse("a\na")
+
+
+def test_what_binds_the_calls_of_the_session_runs_last():
+    import conftest
+
+    names = ["test_real_cupy.py", "test_a.py", "test_real_cupy.py", "test_z.py"]
+    items = [SimpleNamespace(path=SimpleNamespace(name=name), n=n) for n, name in enumerate(names)]
+    conftest.pytest_collection_modifyitems(items)
+    assert [item.n for item in items] == [1, 3, 0, 2]
