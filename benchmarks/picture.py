@@ -67,8 +67,10 @@ def panel(axes: Any, name: str, result: dict[str, Any]) -> None:
         axes.axvline(cross["value"], color="#555555", lw=1, ls="--", label=text)
         left, right = axes.get_xlim()
         axes.axvspan(cross["low"] or left, cross["high"] or right, color="#555555", alpha=0.15)
+    measured = any(row["cells"].get(column) for row in mine for column in COLORS)
+    scale = "log" if measured else "linear"  # without a point there is no logarithm to take
     axes.set(
-        xscale="log", yscale="log", xlabel=name, ylabel="milliseconds for a step",
+        xscale=scale, yscale=scale, xlabel=name, ylabel="milliseconds for a step",
         title=curve.title,
     )  # fmt: skip
     axes.grid(alpha=0.3, which="major")

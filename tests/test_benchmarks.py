@@ -178,8 +178,11 @@ def test_a_backend_that_was_asked_for_and_is_not_there_fails(tiny, no_cupy, caps
 
 
 def test_when_the_time_is_over_the_rest_says_so(tiny, no_cupy, capsys, tmp_path):
-    code, result = run(tmp_path, "--minutes", "1e-9")
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "empty.png"
+    code, result = run(tmp_path, "--minutes", "1e-9", "--picture", str(picture))
     assert code == 0
+    assert picture.read_bytes()[:4] == b"\x89PNG"  # without a point
     assert {row["why"]["numpy"] for row in result["rows"] if "numpy" in row["cells"]} == {
         cpu_gpu.OVER
     }
