@@ -555,7 +555,7 @@ LINES = parse(r"""
     xp.tensordot(d([[1, 2]]), d([[3], [4]]), 1), xp.dot(d([1, 2]), d([3, 4])), xp.outer(d([1, \
         2]), d([3]))
 
-    # cupy/_creation, cupy/_core/core.pyx
+    # NUMPY
     xp.zeros((2, 1)), xp.ones(2, "f4"), xp.full((2,), 7), xp.full((), 1.5), xp.full(2, 1, "f2")
     xp.zeros_like(b).shape, xp.ones_like(d([1], "i4")), xp.full_like(d([1, 2]), 3), \
         xp.zeros_like(a, "i4")
@@ -564,8 +564,6 @@ LINES = parse(r"""
     xp.asarray(1.5), xp.asarray([1, 2]), xp.asarray([True]), xp.asarray([1, 2.5]), xp.asarray([])
     xp.asarray(np.float32(2)), xp.asarray(np.ones(2, "f2")), xp.asarray([[1], [2]], "f4")
     xp.asarray(a) is a, xp.asarray(a, "f8").dtype, xp.array(a) is a, xp.array([s, s]).shape
-    xp.asarray("x")
-    xp.asarray([None])
     kind(lambda: xp.asarray([[1], [2, 3]]))
     xp.asarray(np.ones(2, "f4"))[0] + 1, xp.empty(3, "f4").shape
     xp.copy(d([1.0])), d([1.0, 2.0]).copy(), d([1.0]).astype("f4", copy=True) is a
@@ -573,7 +571,6 @@ LINES = parse(r"""
     a.astype("f4", subok=False)
     a.astype("f4", order="C", copy=False) is a
 
-    # cupy/_core/_routines_manipulation.pyx
     xp.reshape(d([[1, 2], [3, 4]]).T, (4,)), xp.reshape(d([1, 2]), (2, 1)), d([1, 2]).reshape(-1, \
         1).shape
     xp.transpose(b).shape, xp.transpose(d([[1, 2]]), (1, 0)), xp.swapaxes(b, 0, 1).shape
@@ -599,6 +596,8 @@ LINES = parse(r"""
     xp.flip(b, 2)
 
     # cupy/_core/core.pyx, cupy/_core/dlpack.pyx
+    xp.asarray("x")
+    xp.asarray([None])
     float(d(2.5)), int(d(2.5)), bool(d([0.0])), d([3.5]).item(), f"{d(2.0):.1f}", d([[1, \
         2]]).tolist()
     math.sqrt(d(4.0)), complex(d(1.0)), str(d([1.0, 2.0])), repr(d([1.0, 2.0]))
