@@ -339,9 +339,11 @@ class ArrayLike(Surface):
     def __repr__(self) -> str:
         try:
             return self._describe()
-        except (backends.TransferError, IndexError):  # `forbid_transfers`; an index fault, on a GPU
+        except backends.TransferError:  # asked for by `forbid_transfers`
             raise
         except Exception as error:  # a debugger shows half-made and broken tensors too
+            if isinstance(error, IndexError) and hasattr(error, "__notes__"):
+                raise  # an index fault on a GPU, which is told only once
             return f"<{type(self).__name__} that cannot be shown: {type(error).__name__}: {error}>"
 
     def _describe(self) -> str:

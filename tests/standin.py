@@ -696,8 +696,9 @@ def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocki
     if parts and all(isinstance(x, ndarray) for x in parts):
         return run("array", make, obj)
     launch("array", (None,))
-    count("uploads")
-    return new(np.array(make(obj)))
+    host = make(obj)
+    count("uploads", *(["pinned"] if host.ndim and host.nbytes and is_pinned(host) else []))
+    return new(np.array(host))
 
 
 def asnumpy(a, stream=None, order="C", out=None, *, blocking=True):

@@ -352,13 +352,6 @@ def test_a_training_step_is_numpy_s_and_never_waits():
         np.testing.assert_allclose(mine, theirs, SLACK * 1e-5, SLACK * 1e-5)
 
 
-def test_many_steps_without_reading_keep_few_device_flags():
-    x, target = dev(np.ones((2, 3))), dev([0, 1])
-    for _ in range(300):
-        mg.cross_entropy(x, target)
-    assert len(DEVICE._faults) <= 256
-
-
 def test_transforms_and_checkpoints_on_the_device():
     a = np.random.default_rng(2).normal(size=(3, 4)).astype("float32")
     v = np.ones((4,), "float32")

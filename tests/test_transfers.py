@@ -12,7 +12,7 @@ from samples import registered
 
 import microgradnd as mg
 from microgradnd import nn, optim
-from microgradnd.backend import TransferError, cupy_backend, forbid_transfers
+from microgradnd.backend import TransferError, cupy_backend, forbid_transfers, transfers
 from microgradnd.backend.cupy_backend import CupyBackend
 from microgradnd.backend.interface import Staged
 from microgradnd.data import DataLoader, TensorDataset
@@ -25,7 +25,7 @@ def device():
     with registered(DEVICE):
         yield DEVICE
         DEVICE.synchronize()
-    assert not DEVICE._watchers
+    assert not sum(transfers._watchers.values())
 
 
 def dev(data, dtype="f4"):
@@ -136,6 +136,15 @@ def test_the_array_class_is_as_before_after_the_last_block():
 
     heir = CupyBackend(standin.cupy, standin.special, name="heir")
     heir.array_type = Sub
+    twin = CupyBackend(standin.cupy, standin.special, name="twin")
+    twin.array_type = Sub
+    first, second = heir.watched(), twin.watched()
+    first.__enter__()
+    second.__enter__()  # of another thread, say: it ends last
+    first.__exit__(None, None, None)
+    assert "get" in vars(Sub)
+    second.__exit__(None, None, None)
+    assert "get" not in vars(Sub)
     with pytest.raises(ZeroDivisionError), heir.watched():
         assert "get" in vars(Sub)
         raise ZeroDivisionError
@@ -214,16 +223,6 @@ def test_a_staged_array_of_another_order_or_dtype_is_converted():
     np.testing.assert_array_equal(array.get(), host)
 
 
-def test_a_buffer_is_kept_until_its_upload_is_done(monkeypatch):
-    monkeypatch.setattr(standin.Event, "done", False)
-    for n in range(3):
-        DEVICE.asarray(DEVICE.stage(np.full(4, n, "f4")))
-    assert [buffer[0] for _, buffer in DEVICE._uploads] == [0, 1, 2]
-    monkeypatch.setattr(standin.Event, "done", True)
-    DEVICE.asarray(DEVICE.stage(np.ones(4)))
-    assert not DEVICE._uploads
-
-
 class Pairs:
     """A dataset whose items are made by Python."""
 
@@ -284,8 +283,18 @@ def test_many_steps_without_reading_wait_for_nothing_and_keep_little(few):
             mg.cross_entropy(x, good)
             mg.take(x, good, axis=1)
     assert (seen.syncs, seen.host_copies) == (0, 0)
-    assert len(DEVICE._faults) <= KEPT
-    assert len(DEVICE._folded) == 2
+    assert [len(kept) <= KEPT for kept in DEVICE._checks.values()] == [True, True]
+
+
+def test_what_is_kept_of_indices_is_small():
+    x, pool = dev(np.ones(4)), standin.cupy.get_default_memory_pool()
+    for _ in range(3):
+        ids = dev(np.zeros(100_000), "i8")
+        mg.take(x, ids)
+    del ids
+    before = pool.used_bytes()
+    DEVICE.synchronize()
+    assert before - pool.used_bytes() < 1000
 
 
 @pytest.mark.parametrize("bad", [0, 1, KEPT // 2, KEPT + 1, 3 * KEPT - 1])
@@ -294,10 +303,28 @@ def test_a_fault_is_found_however_long_ago_it_was(few, bad):
     later = dev([9, 9], "i8")
     for step in range(3 * KEPT):
         mg.take(x, far if step == bad else later if step > bad else good, axis=1)
-        mg.take(x, dev([1], "i8"), axis=1)  # another shape
-    with pytest.raises(IndexError, match=r"^take: .*index 7 is out of bounds for size 4"):
+        mg.take(x, dev([[1]], "u1"), axis=1)  # another shape and dtype
+    with pytest.raises(IndexError, match=r"^take: .*index 7 is out of bounds for size 4") as caught:
         x.tolist()
+    assert "told at the first reading since then" in caught.value.__notes__[0]
     x.tolist()  # said once
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i4", "u1", "i2"])
+def test_an_index_that_is_overwritten_before_anybody_looks_is_found_all_the_same(dtype):
+    x, ids = dev(np.ones(4)), dev([1, 9], dtype)
+    picked = x[ids]
+    with mg.no_grad():
+        ids[1] = 0
+    with pytest.raises(IndexError, match=r"^getitem: axis 0: index 9 is out of bounds for size 4"):
+        picked.sum().item()
+
+
+def test_a_shown_tensor_tells_of_a_fault():
+    picked = dev(np.ones(4))[dev([9], "i8")]
+    with pytest.raises(IndexError, match="index 9 is out of bounds"):
+        repr(picked)
+    assert repr(picked).startswith("Tensor([")
 
 
 def test_faults_of_other_operations_are_kept_apart(few):
@@ -307,6 +334,33 @@ def test_faults_of_other_operations_are_kept_apart(few):
         mg.take(x, dev([0, 1], "i8"), axis=0)
     with pytest.raises(IndexError, match=r"^nll: .*target\[1\] = 5, classes 0..3"):
         DEVICE.synchronize()
+    for step in range(KEPT + 10):  # of several shapes the place is not known
+        mg.nll(dev(np.ones((step + 1, 4))), dev([-2 if step == 3 else 1] * (step + 1), "i8"))
+    with pytest.raises(IndexError, match=r"^nll: .*a target = -2, classes 0..3"):
+        DEVICE.synchronize()
+    with pytest.raises(IndexError, match=r"^nll: .*target = 4, classes 0..3"):
+        mg.nll(dev(np.ones(4)), dev(4, "i8")).item()
+
+
+def test_threads_that_check_and_read_at_once_lose_no_fault(few):
+    x, faults, good = dev(np.ones(4)), [], dev([0, 3], "i8")
+
+    def work(bad):
+        for step in range(4 * KEPT):
+            mg.take(x, dev([bad + 4], "i8") if step == KEPT else good)
+            with np.errstate(all="ignore"):
+                try:
+                    x.tolist()
+                except IndexError as error:
+                    faults.append(str(error))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= len(faults) <= 4
+    DEVICE.synchronize()
 
 
 # ------------------------------------------------------------------------------ the real CuPy

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
@@ -13,8 +12,7 @@ import numpy as np
 
 from .interface import Backend, BackendError, MissingBackendError, Staged
 from .namespace import build
-from .numpy_backend import check_indices, count_classes
-from .transfers import COPY, UPLOAD, WAIT, check
+from .transfers import COPY, UPLOAD, WAIT, check, watching
 
 INSTALL = (
     'pip install "cupy-cuda13x[ctk]" (CUDA 13 driver), pip install "cupy-cuda12x[ctk]" '
@@ -111,16 +109,40 @@ def _philox(xp: Any, key: tuple[int, int], counter: int, n: int) -> Any:
     return xp.reshape(xp.stack(c, axis=1), (-1,))[start : start + n]
 
 
-KEPT = 256  # flags of index checks that are kept one by one
+KEPT = 256  # index checks of one kind that are kept one by one
 
 
-class Fault(NamedTuple):
-    """An index check whose outcome is still on the device."""
+class Finding(NamedTuple):
+    """What the device found of one array of indices: two 0-d arrays that nobody waits for."""
 
-    bad: Any  # the flag
-    key: Any  # what is checked, and against what
-    complain: Callable[[Any], object]  # raises NumPy's error for the indices on the host
-    ids: Any
+    value: Any  # the first index that is out of bounds; any other if all are inside
+    place: Any  # where it is, in the flattened array
+    shape: tuple[int, ...] | None  # None of several arrays
+
+
+class Kind(NamedTuple):
+    """A kind of index check: all that differs is the indices."""
+
+    low: int
+    high: int
+    ignored: int | None  # of class numbers
+    where: str
+
+    def outside(self, values: Any) -> Any:
+        """Say of indices, on the device or one of the host, whether they are out of bounds."""
+        bad = (values < self.low) | (values >= self.high)
+        return bad if self.ignored is None else bad & (values != self.ignored)
+
+    def error(self, value: int, place: int, shape: tuple[int, ...] | None) -> IndexError:
+        """Make NumPy's error for it."""
+        text = f"{self.where}: index {value} is out of bounds for size {self.high}"
+        if self.ignored is not None:
+            at = np.unravel_index(place, shape) if shape else ()
+            named = "a target" if shape is None else "target" + "".join(f"[{i}]" for i in at)
+            text = f"{self.where}: {named} = {value}, classes 0..{self.high - 1}"
+        error = IndexError(text)
+        error.add_note("Found by a check on the GPU, and told at the first reading since then.")
+        return error
 
 
 class CupyBackend(Backend):
@@ -136,10 +158,8 @@ class CupyBackend(Backend):
         self.module = module
         self.name = name
         self.array_type = module.ndarray
-        self._faults: list[Fault] = []
-        self._folded: dict[Any, Fault] = {}
-        self._uploads: deque[tuple[Any, Staged]] = deque()
-        self._watchers, self._lock = 0, Lock()
+        self._checks: dict[Kind, list[Finding]] = {}
+        self._lock = Lock()
         self.xp = build(
             module,
             special,
@@ -158,15 +178,9 @@ class CupyBackend(Backend):
         if self.is_array(data):
             return data if dtype is None else data.astype(dtype, copy=False)
         check(UPLOAD)
-        if not isinstance(data, Staged) or dtype not in (None, data.dtype):
-            return self.module.asarray(data, dtype=dtype)
-        array = self.module.empty(data.shape, data.dtype)
-        array.set(data)
-        # The buffer goes back to CuPy's pool, for others to write to, when nobody has it any more.
-        self._uploads.append((self.module.cuda.get_current_stream().record(), data))
-        while self._uploads and self._uploads[0][0].done:
-            self._uploads.popleft()
-        return array
+        # From page-locked memory CuPy copies without waiting, and holds it until that is done;
+        # anything else it first copies to page-locked memory of its own.
+        return self.module.asarray(data, dtype=dtype)
 
     def to_numpy(self, array: Any) -> np.ndarray:
         check(COPY)
@@ -184,28 +198,8 @@ class CupyBackend(Backend):
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Check `ndarray.get`, by which CuPy makes every copy to the host."""
-        kind = self.array_type
-        with self._lock:
-            if not self._watchers:
-                self._inherited = "get" not in vars(kind)
-                self._get = plain = kind.get  # type: ignore[attr-defined]
-
-                def get(array: Any, *args: Any, **options: Any) -> Any:
-                    check(COPY)
-                    return plain(array, *args, **options)
-
-                kind.get = get  # type: ignore[attr-defined]
-            self._watchers += 1
-        try:
+        with watching(self.array_type):
             yield
-        finally:
-            with self._lock:
-                self._watchers -= 1
-                if not self._watchers:
-                    if self._inherited:
-                        del kind.get  # type: ignore[attr-defined]
-                    else:
-                        kind.get = self._get  # type: ignore[attr-defined]
 
     def from_dlpack(self, data: Any) -> Any:
         return self.module.from_dlpack(data)
@@ -227,52 +221,44 @@ class CupyBackend(Backend):
 
     def _check_indices(self, indices: Any, size: int, where: str) -> None:
         """Note on the device whether an index is out of bounds; CuPy itself would wrap silently."""
-        if indices.size:
-            bad = ((indices < -size) | (indices >= size)).any()
-            self._note(bad, (where, size), lambda ids: check_indices(ids, size, where), indices)
+        self._note(indices, Kind(-size, size, None, where))
 
     def _count_classes(self, target: Any, classes: int, ignore_index: int, where: str) -> Any:
-        counts = target != ignore_index
-        if target.size:
-            bad = (((target < 0) | (target >= classes)) & counts).any()
-            self._note(
-                bad, (where, classes, ignore_index),
-                lambda ids: count_classes(ids, classes, ignore_index, where), target,
-            )  # fmt: skip
-        return counts.sum()
+        self._note(target, Kind(0, classes, ignore_index, where))
+        return (target != ignore_index).sum()
 
-    def _note(self, bad: Any, key: Any, complain: Callable[[Any], object], ids: Any) -> None:
-        """Keep a flag that is still being computed; reading it now would stop the pipeline.
+    def _note(self, indices: Any, kind: Kind) -> None:
+        """Keep the first index that is out of bounds; reading it now would stop the pipeline.
 
-        It is read at the next transfer, and `complain` then raises NumPy's error for it.
+        It is read at the next transfer, which then raises NumPy's error for it.
         """
-        self._faults.append(Fault(bad, key, complain, ids))
-        if len(self._faults) > KEPT:
-            self._fold()
-
-    def _fold(self) -> None:
-        """Make one flag of those of each kind of check: so many steps keep little, and never wait.
-
-        Of the oldest fault of a kind the indices are kept, chosen on the device: of checks of one
-        kind and shape, the first bad one, else the last.
-        """
-        faults, self._faults = self._faults, []
-        for fault in faults:
-            key = (fault.key, fault.ids.shape, fault.ids.dtype)
-            old = self._folded.get(key)
-            if old is None:
-                self._folded[key] = fault
-            else:
-                ids = self.module.where(old.bad, old.ids, fault.ids)
-                self._folded[key] = Fault(old.bad | fault.bad, fault.key, fault.complain, ids)
+        if not indices.size:
+            return
+        place = self.module.argmax(kind.outside(indices))
+        value = self.module.take(indices, place).astype("int64", copy=False)
+        with self._lock:
+            kept = self._checks.setdefault(kind, [])
+            kept.append(Finding(value, place, indices.shape))
+            if len(kept) > KEPT:  # many steps keep little, and never wait
+                values = self.module.stack([finding.value for finding in kept])
+                places = self.module.stack([finding.place for finding in kept])
+                shapes = {finding.shape for finding in kept}
+                first = self.module.argmax(kind.outside(values))
+                value, place = (self.module.take(x, first) for x in (values, places))
+                kept[:] = [Finding(value, place, shapes.pop() if len(shapes) == 1 else None)]
 
     def _report(self) -> None:
-        """Raise for the oldest fault that a device check has found since the last report."""
-        faults = [*self._folded.values(), *self._faults]
-        if not faults:
+        """Raise for an index that a check on the device has found since the last report.
+
+        Of several checks of a kind it is the oldest one's.
+        """
+        with self._lock:
+            checks, self._checks = self._checks, {}
+        rows = [(kind, finding) for kind, kept in checks.items() for finding in kept]
+        if not rows:
             return
-        self._faults, self._folded = [], {}
-        flags = self.module.asnumpy(self.module.stack([fault.bad for fault in faults]))
-        for bad, fault in zip(flags, faults, strict=True):
-            if bad:
-                fault.complain(self.module.asnumpy(fault.ids))
+        scalars = [scalar for _, finding in rows for scalar in finding[:2]]
+        numbers = self.module.asnumpy(self.module.stack(scalars)).reshape(-1, 2).tolist()
+        for (kind, finding), (value, place) in zip(rows, numbers, strict=True):
+            if kind.outside(value):
+                raise kind.error(value, place, finding.shape)

@@ -8,13 +8,19 @@ the same, for CuPy makes them all by `ndarray.get`. Uploads that CuPy makes by i
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
+from typing import Any
 
 from ..frames import line, place, user_frame
 
 UPLOAD, COPY, WAIT = "an upload to", "a copy from", "a wait for"
+_lock = Lock()
+_watchers: Counter[type] = Counter()  # blocks that watch an array class, in all threads
+_plain: dict[type, Any] = {}  # its own `get`, None if that is inherited
 _forbidden: ContextVar[frozenset[str]] = ContextVar("microgradnd_forbidden", default=frozenset())
 
 
@@ -40,6 +46,32 @@ def check(kind: str) -> None:
     raise TransferError(
         f"{kind} the device at {place(frame)}{text}: inside forbid_transfers(); {remedy}"
     )
+
+
+@contextmanager
+def watching(kind: Any) -> Iterator[None]:
+    """Check every call of an array class's `get` inside the block, and in nested ones."""
+    with _lock:
+        if not _watchers[kind]:
+            own, plain = "get" in vars(kind), kind.get
+            _plain[kind] = plain if own else None
+
+            def get(array: Any, *args: Any, **options: Any) -> Any:
+                check(COPY)
+                return plain(array, *args, **options)
+
+            kind.get = get
+        _watchers[kind] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _watchers[kind] -= 1
+            if not _watchers[kind]:
+                if _plain[kind] is None:
+                    del kind.get
+                else:
+                    kind.get = _plain[kind]
 
 
 @contextmanager
