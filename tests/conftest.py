@@ -6,18 +6,22 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 
 from microgradnd import backend
 from microgradnd.modes import MODE
 from microgradnd.random import default_generator
 
-COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-# Plain `pytest`: the same few examples every time.
-settings.register_profile("dev", max_examples=5, derandomize=True, database=None, **COMMON)
-settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **COMMON)
-settings.register_profile("nightly", max_examples=1000, print_blob=True, **COMMON)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # the tests of the device run without it
+    pass
+else:
+    COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    # Plain `pytest`: the same few examples every time.
+    settings.register_profile("dev", max_examples=5, derandomize=True, database=None, **COMMON)
+    settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **COMMON)
+    settings.register_profile("nightly", max_examples=1000, print_blob=True, **COMMON)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def pytest_collection_modifyitems(items):

@@ -167,14 +167,17 @@ def names_for(xp, special, make):
     }  # fmt: skip
 
 
-def outcome(snippet, xp, special, make):
-    """Run a snippet; gives its value or its exception as text, None where a device is missing."""
+def outcome(snippet, xp, special, make, device=True):
+    """Run a snippet; gives its value or its exception as text, None where a device is missing.
+
+    With a device no exception is excused: a library that is not found is CuPy's answer there.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return show(eval(snippet, names_for(xp, special, make)), xp)
     except Exception as error:
-        if type(error).__name__ in NO_DEVICE:
+        if not device and type(error).__name__ in NO_DEVICE:
             return None
         return f"{type(error).__name__}: {error}"
 

@@ -64,7 +64,8 @@ def test_stand_in_answers_as_cupy(snippet):
 
 
 def test_cupy_answers_so(real):
-    said = {snippet: contract.outcome(snippet, *real) for snippet in LINES}
+    device = bool(real[0].cuda.runtime.driverGetVersion())
+    said = {snippet: contract.outcome(snippet, *real, device) for snippet in LINES}
     answered = {snippet for snippet, text in said.items() if text is not None}
     assert answered >= {s for s, line in WRITTEN.items() if WITHOUT in line["source"]}
     wrong = {s: said[s] for s in answered if said[s] != WRITTEN[s]["outcome"]}
@@ -155,6 +156,43 @@ def test_without_a_device_the_other_lines_are_kept(pretended, tmp_path, capsys, 
         assert WITHOUT not in lines[snippet]["source"]
     printed = capsys.readouterr().out
     assert "1 of " in printed and "1 changed" in printed
+
+
+def test_with_a_device_a_missing_library_is_an_answer_and_no_excuse(
+    pretended, tmp_path, capsys, monkeypatch
+):
+    pretended(13020)
+
+    def broken(*args):
+        raise ImportError("libcublasLt.so.13 is not there")
+
+    monkeypatch.setattr(standin.cupy, "matmul", broken)
+    out = tmp_path / "contract.json"
+    assert maker.main(["--out", str(out)]) == 0
+    said = [line["outcome"] for name, line in maker.read(out).items() if "xp.matmul(" in name]
+    assert "ImportError: libcublasLt.so.13 is not there" in said
+    assert f"{len(LINES)} of {len(LINES)} lines answered" in capsys.readouterr().out
+
+
+def test_what_was_answered_before_an_end_is_kept(pretended, tmp_path, monkeypatch):
+    pretended(13020)
+    asked = []
+
+    def outcome(*args):
+        if len(asked) == 60:
+            raise KeyboardInterrupt
+        asked.append(args[0])
+        return "answered"
+
+    monkeypatch.setattr(contract, "outcome", outcome)
+    out = tmp_path / "contract.json"
+    with pytest.raises(KeyboardInterrupt):
+        maker.main(["--out", str(out)])
+    lines = maker.read(out)
+    assert lines.keys() == LINES.keys()
+    new = [name for name, line in lines.items() if line["source"] == "CuPy 14.2.0 on Pretended 1"]
+    assert new == asked[: len(new)]
+    assert len(new) == 50
 
 
 def test_a_new_snippet_waits_for_an_outcome(pretended, tmp_path, capsys, monkeypatch):

@@ -243,7 +243,8 @@ def test_without_a_usable_cupy_it_refuses(monkeypatch, task):
 )
 def test_lines_of_the_contract_that_differ_are_listed(change, status, line, monkeypatch, task):
     def file(outcomes, date):
-        rows = [{"snippet": k, "outcome": v, "source": date} for k, v in outcomes.items()]
+        source = f"CuPy 14 on {date}"
+        rows = [{"snippet": k, "outcome": v, "source": source} for k, v in outcomes.items()]
         return json.dumps({"versions": {"cupy": "14"}, "date": date, "lines": rows})
 
     folder = task.scratch / "tests" / "data"
@@ -272,6 +273,34 @@ def test_a_contract_that_cannot_be_made_fails(monkeypatch, task):
     assert (outcome.status, outcome.line) == (FAILED, "make_cupy_contract.py ended with status 2")
 
 
+@pytest.mark.parametrize(
+    ("ends", "line"),
+    [
+        ("", "1 of 2 lines were answered, 0 differ"),
+        ("raise SystemExit(3)", "1 of 2 lines were answered, 0 differ; make_cupy_contract.py ended "
+         "with status 3"),
+        ("import time; time.sleep(60)", "1 of 2 lines were answered, 0 differ; "
+         "make_cupy_contract.py came to no end in its time"),
+    ],
+)  # fmt: skip
+def test_a_contract_of_which_little_was_answered_fails(ends, line, monkeypatch, tmp_path):
+    def file(source):
+        rows = [{"snippet": "a", "outcome": "1", "source": source},
+                {"snippet": "b", "outcome": "2", "source": "from documentation and source"}]
+        return json.dumps({"lines": rows})  # fmt: skip
+
+    folder = tmp_path / "tests" / "data"
+    folder.mkdir(parents=True)
+    (folder / "cupy_contract.json").write_text(file("from documentation and source"))
+    (folder / "make_cupy_contract.py").write_text(
+        f"import sys\nopen(sys.argv[2], 'w').write({file('CuPy 14 on Some GPU')!r})\n{ends}\n"
+    )
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
+    monkeypatch.setattr(gpu_check, "pretended", lambda: False)
+    outcome = gpu_check.contract(Task("contract", tmp_path, 6.0))
+    assert (outcome.status, outcome.line) == (FAILED, line)
+
+
 SANITIZERS = {
     "good": (
         "echo '========= ERROR SUMMARY: 0 errors'",
@@ -283,7 +312,7 @@ SANITIZERS = {
         FAILED, "memcheck: ERROR SUMMARY: 1 error",
     ),
     "broken": ("exit 3", FAILED, "memcheck: no summary, status 3"),
-    "slow": ("exec sleep 30", FAILED, "memcheck: no end within 0 s"),
+    "slow": ("exec sleep 30", SKIPPED, "memcheck: no end within 0 s"),
 }  # fmt: skip
 
 
@@ -375,8 +404,18 @@ def test_every_file_of_the_suite_is_run_by_some_process(tmp_path):
     assert {f for f in files if "::" not in f} == {*gpu_check.ON_DEVICE, *gpu_check.AS_THEY_STAND}
     assert len({env["XML"] for _, env in jobs.values()}) == len(jobs) == 16
     bare = gpu_check.suite_jobs(tmp_path, bare=True, quick=False)
-    assert all("--noconftest" in command for command, _ in bare.values())
     assert len(bare) == 6
+
+
+def test_the_tests_of_the_device_run_without_hypothesis(tmp_path):
+    (tmp_path / "hypothesis.py").write_text("raise ImportError('planted')\n")
+    for command, env in gpu_check.suite_jobs(tmp_path, bare=True, quick=True).values():
+        path = os.pathsep.join([str(tmp_path), str(gpu_check.PRETEND), str(gpu_check.ROOT)])
+        done = subprocess.run(
+            [*command, "-p", "no:hypothesispytest"], cwd=gpu_check.ROOT, capture_output=True,
+            text=True, env=env | {"PYTHONPATH": path}, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
 
 
 def test_a_failing_test_and_a_dying_process_are_reported(monkeypatch, task):

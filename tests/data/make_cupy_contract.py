@@ -27,6 +27,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 import contract  # noqa: E402
 
 FILE = HERE / "cupy_contract.json"
+OFTEN = 25  # answers between two writings: what was answered before a crash is kept
 
 
 def versions(cupy: Any, device: bool) -> dict[str, Any]:
@@ -46,11 +47,26 @@ def versions(cupy: Any, device: bool) -> dict[str, Any]:
     return found
 
 
-def ask(answer: Any, old: dict[str, Any], source: str) -> list[dict[str, Any]]:
-    """Give the new lines: `answer(snippet)` with this source, or what was known before."""
+def ask(
+    answer: Any, old: dict[str, Any], source: str, keep: Any = lambda lines: None
+) -> list[dict[str, Any]]:
+    """Give the new lines: `answer(snippet)` with this source, or what was known before.
+
+    Every `OFTEN` answers, `keep` gets all lines, the others as they were.
+    """
+    said = dict.fromkeys(contract.LINES)
+    for n, snippet in enumerate(said, 1):
+        said[snippet] = answer(snippet)
+        if n % OFTEN == 0:
+            keep(merge(said, old, source))
+    return merge(said, old, source)
+
+
+def merge(answers: dict[str, Any], old: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """Give all lines: the answers with this source, and what was known before."""
     lines = []
     for snippet, line in contract.LINES.items():
-        said = answer(snippet)
+        said = answers[snippet]
         if said is None:
             before = old.get(snippet, {"outcome": None, "source": ""})
             entry = {"outcome": before["outcome"], "source": line.known}
@@ -114,7 +130,14 @@ def main(arguments: list[str] | None = None) -> int:
     source = f"CuPy {cupy.__version__} " + (
         f"on {found['device']}" if device else contract.WITHOUT
     )
-    lines = ask(lambda s: contract.outcome(s, cupy, special, make), old, source)
+
+    def keep(lines: list[dict[str, Any]]) -> None:
+        if not options.check:
+            options.out.write_text(dump(found, lines), encoding="utf-8")
+
+    lines = ask(
+        lambda snippet: contract.outcome(snippet, cupy, special, make, device), old, source, keep
+    )
     differences = changed(old, lines)
     for text in differences:
         print(text)
@@ -123,10 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
     for line in lines:
         if line["outcome"] is None:
             print(f"no outcome yet: {line['snippet']}")
-    if options.check:
-        return 1 if differences else 0
-    options.out.write_text(dump(found, lines), encoding="utf-8")
-    return 0
+    keep(lines)
+    return int(options.check and bool(differences))
 
 
 if __name__ == "__main__":
