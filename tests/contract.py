@@ -398,6 +398,9 @@ LINES = parse(r"""
     d([200], "u1") + d([100], "u1"), d([127], "i1") + d([1], "i1")
     xp.clip(d([-1.0, 0.5, 3.0, nan]), 0, 1)
     xp.clip(d([1.0, 2.0]), nan, 3.0), xp.clip(d([1.0, 2.0]), 0.0, nan)
+    kind(lambda: xp.clip(d([1], "u1"), -1, 3)), kind(lambda: xp.where(d([1], "?"), d([1], "u1"), \
+        300))
+    xp.take(d([[1, 2], [3, 4]]), xp.argmax(d([[0, 0], [0, 1]], "?"))), xp.argmax(d([0, 0], "?"))
     xp.clip(d([1.0, 2.0, 3.0]), 2.5, 1.5)
     xp.clip(d([-1.0, 3.0]), None, 1.0), xp.clip(d([-1.0, 3.0]), 0.0, None)
     xp.sum(d([1, 2])).dtype, xp.sum(d([1], "f2")).dtype, xp.sum(d([1], "f8")).dtype

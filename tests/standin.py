@@ -727,13 +727,27 @@ def where(condition, x=None, y=None):
         return cupy.nonzero(condition)
     if not hasattr(condition, "astype"):
         raise AttributeError(f"{kind(condition)!r} object has no attribute 'astype'")
-    return run("where", np.where, *map(operand, (condition, x, y)))
+    condition, x, y = map(operand, (condition, x, y))
+    for value, like in ((x, y), (y, x)):
+        within(value, like)
+    return run("where", np.where, condition, x, y)
+
+
+def within(value, like):
+    """Refuse a Python integer that the dtype of an integer array does not hold."""
+    dtype = getattr(like, "dtype", np.dtype(float))
+    if type(value) is not int or dtype.kind not in "iu":
+        return
+    if not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        raise OverflowError(f"Python integer {value} out of bounds for {dtype}")
 
 
 def clip(a, a_min, a_max, out=None):
     if not isinstance(a, ndarray):
         return a.clip(a_min, a_max)
     limits = [x if x is None else operand(x) for x in (a_min, a_max)]
+    for limit in limits:
+        within(limit, a)
     return run("clip", clamp, a, *limits, out=out)
 
 
