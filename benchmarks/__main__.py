@@ -6,7 +6,7 @@ host's clock over the same calls stands beside them. Where a batch or a width is
 fitted, and it is said from where on the GPU wins. PyTorch's column is filled where it is installed.
 
     python -m benchmarks --save                   everything; keeps it under benchmarks/results
-    python -m benchmarks --quick                  a minute
+    python -m benchmarks --quick                  a quarter of a minute
     python -m benchmarks --table FILE.json        Markdown of earlier results
 """
 

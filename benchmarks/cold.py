@@ -66,7 +66,7 @@ def ask(name: str, backend: str, cache: str) -> dict[str, float]:
     own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.cold", "--backend", backend, "--network", name],
-        capture_output=True, text=True, check=False, env=os.environ | own,
+        capture_output=True, text=True, check=False, env=os.environ | own, timeout=300,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])

@@ -123,7 +123,11 @@ def nvidia_smi(process: subprocess.Popen[str] | None = None) -> dict[str, str]:
         process = process or start_smi(throttle)
         if process is None:
             return {"nvidia-smi": "not found"}
-        out, _ = process.communicate()
+        try:
+            out, _ = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            break
         if not process.returncode and out.strip():
             values = [value.strip() for value in out.splitlines()[0].split(",")]
             answer = dict(zip((*FIELDS, "held back by"), values, strict=True))

@@ -192,7 +192,7 @@ def transfers(quick: bool) -> Iterator[Row]:
         copy = Job(partial(host_copy, size))
         yield Row(TRANSFER, f"within the host, {label}", {CPU: copy}, about=about)
         for locked in (False, True):
-            memory = "page-locked" if locked else "pageable"
+            memory = "page-locked" if locked else "ordinary"
             up = Job(partial(upload, size, locked), uploads)
             yield Row(TRANSFER, f"to the device, {label}, {memory}", {GPU: up}, about=about)
             down = Job(partial(download, size, locked), nullcontext)
@@ -212,7 +212,10 @@ def host_copy(size: int, backend: Any) -> Call:
 
 
 def upload(size: int, locked: bool, backend: Any) -> Call:
-    """Give the upload of host data into a new array."""
+    """Give the upload of host data into a new array.
+
+    What is not page-locked CuPy first copies into a page-locked buffer of its own.
+    """
     source = host_data(size)
     if locked:
         source = backend.stage(source)

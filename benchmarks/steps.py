@@ -57,7 +57,7 @@ def microgradnd_step(
         backend: A backend or its name.
         pieces: Of a Maxout unit; 1 stands for ReLU.
         feed: Where the batch comes from: it lies on the device (`"resident"`), or is uploaded at
-            each step, from pageable or from page-locked memory.
+            each step, from ordinary or from page-locked memory.
     """
     import microgradnd as mg
 

@@ -102,7 +102,7 @@ def imported(data: Any) -> tuple[Backend, Any]:
         raise type(error)(f"a {what} in CUDA memory is taken over by CuPy: {error}") from error
     try:
         array = backend.from_dlpack(data)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         if "dtype" not in str(error):
             raise
         name = str(getattr(data, "dtype", "of its elements")).rpartition(".")[2]
