@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import linecache
+import sys
 from os.path import basename
 from types import FrameType
 
 PACKAGE = __name__.partition(".")[0]
 
 
+LIBRARIES = (sys.stdlib_module_names | {PACKAGE, "numpy", "cupy"}) - {"__main__"}
+
+
 def user_frame(frame: FrameType | None) -> FrameType | None:
-    """Give the first frame that is neither ours nor an array library's, going outwards."""
+    """Give the first frame outside of us, of array libraries and Python's own, going outwards."""
     while frame is not None:
-        name = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if name not in (PACKAGE, "numpy", "cupy"):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in LIBRARIES:
             return frame
         frame = frame.f_back
     return None

@@ -85,7 +85,8 @@ def ones(shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 def full(shape: Any, value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Make a Tensor with one value everywhere; without a dtype, that of the value."""
     if dtype is None:
-        dtype = to_array(value, None, floats=get_default_dtype()).dtype
+        home = backends.named("numpy") if np.isscalar(value) else None  # nothing is uploaded
+        dtype = to_array(value, None, home, floats=get_default_dtype()).dtype
     return _made("full", shape, dtype, requires_grad, value)
 
 

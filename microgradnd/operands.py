@@ -70,7 +70,7 @@ def mixed(where: str, arrays: list[Any]) -> TypeError:
     names = [backends.BY_TYPE[type(a)].name for a in arrays if type(a) in backends.BY_TYPE]
     return TypeError(
         f"{where}: operands on {' and '.join(map(repr, dict.fromkeys(names)))}; nothing is moved "
-        "silently, use tensor.to(...) or mg.asarray()"
+        "silently, use tensor.to(...), or mg.asarray(...) for an array"
     )
 
 

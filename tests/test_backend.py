@@ -198,6 +198,26 @@ def test_an_unknown_name_changes_nothing():
     assert backend.get() is before
 
 
+def test_use_checks_its_name_at_the_call_and_may_be_used_again(other):
+    with pytest.raises(ValueError, match="'cuda' is not a backend"):
+        backend.use("cuda")
+    for wrong in (None, 0, np):
+        with pytest.raises(TypeError, match="a backend is named by text, 'numpy' or 'cupy', got"):
+            backend.use(wrong)
+    block = backend.use("standin")
+    assert backend.get().name == "numpy"
+    for _ in range(2):
+        with block as outer, backend.use("numpy"), block as inner:
+            assert outer is inner is backend.get() is other
+        assert backend.get().name == "numpy"
+
+    @backend.use("standin")
+    def made():
+        return mg.ones(2).backend
+
+    assert made() is made() is other
+
+
 def test_use_holds_in_this_thread_only(other):
     seen = []
     with backend.use("standin"):

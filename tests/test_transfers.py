@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import threading
 from contextlib import ExitStack
 
@@ -112,6 +114,44 @@ def test_a_block_inside_does_not_allow_what_the_outer_one_forbids():
             pass
         with pytest.raises(TransferError):
             x[0].data.get()
+
+
+def test_blocks_that_end_in_another_order_leave_nothing_forbidden():
+    def inside():
+        with forbid_transfers():
+            yield
+
+    first, second, x = inside(), inside(), dev([1.0])
+    next(first)
+    next(second)
+    first.close()
+    with pytest.raises(TransferError):
+        x.tolist()
+    second.close()
+    assert x.tolist() == [1.0]
+
+
+def test_a_block_is_used_again_and_takes_only_a_truth_value():
+    block, x = forbid_transfers(uploads=True), dev([1.0])
+    for _ in range(2):
+        with block, block, pytest.raises(TransferError):
+            x.tolist()
+    for wrong in ("no", 1, None):
+        with pytest.raises(TypeError, match="uploads is True or False, got"):
+            forbid_transfers(wrong)
+
+
+def test_the_line_is_the_user_s_and_not_the_standard_library_s():
+    x = dev([1.0])
+    with forbid_transfers(), pytest.raises(TransferError) as caught:
+        copy.deepcopy([x])
+    assert "`copy.deepcopy([x])`" in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [mg.zeros, mg.ones, lambda n: mg.full((n,), 2.5), mg.eye])
+def test_constants_are_made_on_the_device(make):
+    with mg.backend.use("standin"), forbid_transfers():
+        assert make(3).backend is DEVICE
 
 
 def test_other_threads_go_on_reading():
@@ -306,7 +346,12 @@ def test_a_fault_is_found_however_long_ago_it_was(few, bad):
         mg.take(x, dev([[1]], "u1"), axis=1)  # another shape and dtype
     with pytest.raises(IndexError, match=r"^take: .*index 7 is out of bounds for size 4") as caught:
         x.tolist()
-    assert "told at the first reading since then" in caught.value.__notes__[0]
+    line = test_a_fault_is_found_however_long_ago_it_was.__code__.co_firstlineno
+    (note,) = caught.value.__notes__
+    assert note.endswith(", and told once, at the first reading since then.")
+    found = re.findall(r"test_transfers\.py:(\d+)", note)  # of one call, or both of the loop
+    assert found
+    assert all(line < int(n) < line + 8 for n in found)
     x.tolist()  # said once
 
 
@@ -318,6 +363,20 @@ def test_an_index_that_is_overwritten_before_anybody_looks_is_found_all_the_same
         ids[1] = 0
     with pytest.raises(IndexError, match=r"^getitem: axis 0: index 9 is out of bounds for size 4"):
         picked.sum().item()
+
+
+def test_all_faults_are_told_at_once():
+    x = dev(np.ones(4))
+    x[dev([0, 9], "i8")]
+    mg.take(x, dev([7], "i8"))
+    with pytest.raises(IndexError, match=r"^getitem: axis 0: index 9") as caught:
+        x.tolist()
+    (_, other) = caught.value.__notes__
+    assert other.startswith("Also take: axis 0: index 7 is out of bounds for size 4. Found by ")
+    with pytest.raises(IndexError, match=r"^getitem: .*9") as caught, mg.detect_anomaly():
+        y = x.requires_grad_()[dev([0, 9], "i8")]  # at the call
+        y.tolist()
+    assert len(caught.value.__notes__) == 1
 
 
 def test_a_shown_tensor_tells_of_a_fault():

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import ContextDecorator, ExitStack
+from contextvars import ContextVar, Token
 from typing import Any
 
 from .interface import Backend, BackendError, MissingBackendError
@@ -38,6 +37,8 @@ def register(backend: Backend) -> Backend:
 
 
 def _load(name: str, variable: bool = False) -> Backend:
+    if not isinstance(name, str):
+        raise TypeError(f"a backend is named by text, 'numpy' or 'cupy', got {name!r}")
     name = name.strip().lower()
     if name in _loaded:
         return _loaded[name]
@@ -82,18 +83,32 @@ def set(name: str | Backend) -> Backend:
     return _default
 
 
-@contextmanager
-def use(name: str | Backend) -> Iterator[Backend]:
-    """Make another backend current inside a `with` block (in this thread only)."""
-    token = _current.set(name if isinstance(name, Backend) else _load(name))
-    try:
-        yield get()
-    finally:
-        _current.reset(token)
+class use(ContextDecorator):
+    """Make another backend current inside a `with` block, or a decorated function.
+
+    It holds in this thread. Without `with` it changes nothing; `set` does, for the process.
+
+    Args:
+        name: `"numpy"`, `"cupy"`, or a backend.
+
+    Raises:
+        ValueError: For an unknown name, at the call.
+        BackendError: If the backend cannot be used here.
+    """
+
+    def __init__(self, name: str | Backend):
+        self._backend = name if isinstance(name, Backend) else _load(name)
+        self._before: list[Token[Backend | None]] = []
+
+    def __enter__(self) -> Backend:
+        self._before.append(_current.set(self._backend))
+        return self._backend
+
+    def __exit__(self, *error: object) -> None:
+        _current.reset(self._before.pop())
 
 
-@contextmanager
-def forbid_transfers(uploads: bool = False) -> Iterator[None]:
+class forbid_transfers(ContextDecorator):
     """Turn hidden traffic with a device into errors; a `with` block, also a decorator.
 
     Inside, in this thread, reading a value of a device array (`item`, `numpy`, `float`, `print`,
@@ -115,11 +130,22 @@ def forbid_transfers(uploads: bool = False) -> Iterator[None]:
         >>> x.grad
         Tensor([2., 4.])
     """
-    with ExitStack() as stack:
-        for backend in list(_loaded.values()):
-            stack.enter_context(backend.watched())
-        stack.enter_context(forbidden(uploads))
-        yield
+
+    def __init__(self, uploads: bool = False):
+        if not isinstance(uploads, bool):
+            raise TypeError(f"forbid_transfers: uploads is True or False, got {uploads!r}")
+        self._uploads = uploads
+        self._entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for backend in list(_loaded.values()):
+                stack.enter_context(backend.watched())
+            stack.enter_context(forbidden(self._uploads))
+            self._entered.append(stack.pop_all())
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.pop().close()
 
 
 def named(name: str) -> Backend:

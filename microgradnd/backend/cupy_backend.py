@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..frames import place as where_is
+from ..frames import user_frame
 from .interface import Backend, BackendError, MissingBackendError, Staged
 from .namespace import build
 from .transfers import COPY, UPLOAD, WAIT, check, watching
@@ -118,6 +121,7 @@ class Finding(NamedTuple):
     value: Any  # the first index that is out of bounds; any other if all are inside
     place: Any  # where it is, in the flattened array
     shape: tuple[int, ...] | None  # None of several arrays
+    lines: frozenset[str]  # of the user's code
 
 
 class Kind(NamedTuple):
@@ -133,15 +137,19 @@ class Kind(NamedTuple):
         bad = (values < self.low) | (values >= self.high)
         return bad if self.ignored is None else bad & (values != self.ignored)
 
-    def error(self, value: int, place: int, shape: tuple[int, ...] | None) -> IndexError:
+    def error(self, value: int, place: int, finding: Finding) -> IndexError:
         """Make NumPy's error for it."""
+        shape = finding.shape
         text = f"{self.where}: index {value} is out of bounds for size {self.high}"
         if self.ignored is not None:
             at = np.unravel_index(place, shape) if shape else ()
             named = "a target" if shape is None else "target" + "".join(f"[{i}]" for i in at)
             text = f"{self.where}: {named} = {value}, classes 0..{self.high - 1}"
         error = IndexError(text)
-        error.add_note("Found by a check on the GPU, and told at the first reading since then.")
+        error.add_note(
+            f"Found by a check on the GPU of {' or '.join(sorted(finding.lines)[:5])}, and told "
+            "once, at the first reading since then."
+        )
         return error
 
 
@@ -236,21 +244,24 @@ class CupyBackend(Backend):
             return
         place = self.module.argmax(kind.outside(indices))
         value = self.module.take(indices, place).astype("int64", copy=False)
+        lines = frozenset((where_is(user_frame(sys._getframe(2))),))
         with self._lock:
             kept = self._checks.setdefault(kind, [])
-            kept.append(Finding(value, place, indices.shape))
+            kept.append(Finding(value, place, indices.shape, lines))
             if len(kept) > KEPT:  # many steps keep little, and never wait
                 values = self.module.stack([finding.value for finding in kept])
                 places = self.module.stack([finding.place for finding in kept])
                 shapes = {finding.shape for finding in kept}
                 first = self.module.argmax(kind.outside(values))
                 value, place = (self.module.take(x, first) for x in (values, places))
-                kept[:] = [Finding(value, place, shapes.pop() if len(shapes) == 1 else None)]
+                shape = shapes.pop() if len(shapes) == 1 else None
+                lines = frozenset().union(*(finding.lines for finding in kept))
+                kept[:] = [Finding(value, place, shape, lines)]
 
     def _report(self) -> None:
-        """Raise for an index that a check on the device has found since the last report.
+        """Raise for what checks on the device have found since the last report.
 
-        Of several checks of a kind it is the oldest one's.
+        The error is that of the oldest check of a kind; others are in its notes.
         """
         with self._lock:
             checks, self._checks = self._checks, {}
@@ -259,6 +270,12 @@ class CupyBackend(Backend):
             return
         scalars = [scalar for _, finding in rows for scalar in finding[:2]]
         numbers = self.module.asnumpy(self.module.stack(scalars)).reshape(-1, 2).tolist()
-        for (kind, finding), (value, place) in zip(rows, numbers, strict=True):
-            if kind.outside(value):
-                raise kind.error(value, place, finding.shape)
+        errors = [
+            kind.error(value, place, finding)
+            for (kind, finding), (value, place) in zip(rows, numbers, strict=True)
+            if kind.outside(value)
+        ]
+        if errors:
+            for error in errors[1:6]:
+                errors[0].add_note(f"Also {error}. {error.__notes__[0]}")
+            raise errors[0]

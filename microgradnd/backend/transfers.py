@@ -21,7 +21,10 @@ UPLOAD, COPY, WAIT = "an upload to", "a copy from", "a wait for"
 _lock = Lock()
 _watchers: Counter[type] = Counter()  # blocks that watch an array class, in all threads
 _plain: dict[type, Any] = {}  # its own `get`, None if that is inherited
-_forbidden: ContextVar[frozenset[str]] = ContextVar("microgradnd_forbidden", default=frozenset())
+#: The blocks around, each with what it forbids.
+_blocks: ContextVar[tuple[tuple[object, frozenset[str]], ...]] = ContextVar(
+    "microgradnd_forbidden", default=()
+)
 
 
 class TransferError(RuntimeError):
@@ -34,7 +37,7 @@ def check(kind: str) -> None:
     Raises:
         TransferError: It names the line of the user's code, and how it is avoided.
     """
-    if kind not in _forbidden.get():
+    if not any(kind in kinds for _, kinds in _blocks.get()):
         return
     frame = user_frame(sys._getframe(1))
     text = line(frame)
@@ -78,10 +81,13 @@ def watching(kind: Any) -> Iterator[None]:
 def forbidden(uploads: bool) -> Iterator[None]:
     """Forbid copies from the device and waiting for it, and uploads unless they are allowed.
 
-    What a block around this one forbids stays forbidden.
+    What a block around this one forbids stays forbidden. Blocks may end in any order, as those
+    inside of generators do.
     """
-    token = _forbidden.set(_forbidden.get() | ({COPY, WAIT} if uploads else {UPLOAD, COPY, WAIT}))
+    block = object()
+    kinds = frozenset((COPY, WAIT) if uploads else (UPLOAD, COPY, WAIT))
+    _blocks.set((*_blocks.get(), (block, kinds)))
     try:
         yield
     finally:
-        _forbidden.reset(token)
+        _blocks.set(tuple(entry for entry in _blocks.get() if entry[0] is not block))
