@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import sys
 from os.path import basename
 from types import FrameType
@@ -31,4 +30,6 @@ def line(frame: FrameType | None) -> str:
     """Give the text of the line at which a frame stands, or `""` where its source is not known."""
     if frame is None:
         return ""
+    import linecache  # only for an error: `import microgradnd` stays light
+
     return linecache.getline(frame.f_code.co_filename, frame.f_lineno, frame.f_globals).strip()

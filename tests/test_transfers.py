@@ -347,7 +347,7 @@ def test_a_fault_is_found_however_long_ago_it_was(few, bad):
     with pytest.raises(IndexError, match=r"^take: .*index 7 is out of bounds for size 4") as caught:
         x.tolist()
     line = test_a_fault_is_found_however_long_ago_it_was.__code__.co_firstlineno
-    (note,) = caught.value.__notes__
+    note, *_ = caught.value.__notes__
     assert note.endswith(", and told once, at the first reading since then.")
     found = re.findall(r"test_transfers\.py:(\d+)", note)  # of one call, or both of the loop
     assert found
