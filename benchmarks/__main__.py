@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -30,6 +31,8 @@ from .timing import ROOT, load, machine, measure
 
 RESULTS = ROOT / "benchmarks" / "results"
 FORMAT = 1
+PARTS = {"date", "machine", "device", "torch", "empty", "rows", "curves"}  # what a page needs
+ROW = {"kind", "name", "cells", "errors"}
 #: Seconds for the samples of one cell, in a long run and in a quick one.
 SECONDS = {
     rows.STEP: (0.5, 0.2), rows.MAXOUT: (0.5, 0.2), rows.PRODUCT: (0.3, 0.1),
@@ -42,12 +45,24 @@ class Disagreement(Exception):
     """Two columns do not compute the same loss."""
 
 
-def absent(wanted: str | None) -> dict[str, str]:
-    """Say of each backend why its columns stay empty; only of those that do."""
+class Refusal(Exception):
+    """What was asked for cannot be done; nothing was measured."""
+
+
+def absent(wanted: str | None, pretend: bool = False) -> dict[str, str]:
+    """Say of each backend why its columns stay empty; only of those that do.
+
+    Args:
+        wanted: The only backend that is asked for.
+        pretend: Whether the tests' stand-in for CuPy may fill the GPU's.
+    """
     states = mg.backend.available()
     empty = {}
     for name in (rows.CPU, rows.GPU):
         why = "" if states.get(name) == "ok" else states.get(name, "not available")
+        if name == rows.GPU and not why and not pretend:
+            module = mg.backend.named(name).module  # type: ignore[attr-defined]
+            why = devices.NO_GPU if devices.stands_in(module.__version__) else ""
         why = why if wanted in (None, name) else f"not asked for (--backend {wanted})"
         if why:
             empty[name] = why
@@ -62,7 +77,7 @@ def run(
     """Time what was asked for; show each kind's table, and keep the results so far, as it comes."""
     began = monotonic()
     end = began + 60 * options.minutes if options.minutes else float("inf")
-    empty = absent(options.backend)
+    empty = absent(options.backend, options.pretend)
     gpu = None if rows.GPU in empty else mg.backend.named(rows.GPU)
     result: dict[str, Any] = {
         "format": FORMAT,
@@ -213,9 +228,75 @@ def files(options: argparse.Namespace, result: dict[str, Any]) -> tuple[Path | N
     target, image = (Path(f) if f else None for f in (options.json, options.picture))
     if options.save:
         device = result["device"]
-        name = f"gpu-{devices.slug(str(device['name']))}" if device else "cpu"
+        name = devices.slug(devices.name_of(device)) if device else "cpu"
+        if device and not devices.stands_in(device.get("cupy")):
+            name = f"gpu-{name}"
         target, image = target or RESULTS / f"{name}.json", image or RESULTS / f"{name}.png"
     return target, image
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Refuse output paths that cannot be written, before anything is measured.
+
+    Raises:
+        Refusal: With what is wrong.
+    """
+    files = {"--json": options.json, "--picture": options.picture}
+    if options.save:
+        files["--save"] = RESULTS / "cpu.json"  # the device's name, and the file's, come later
+    for option, file in files.items():
+        if not file:
+            continue
+        path = Path(file)
+        place = path if path.exists() and option != "--save" else path.parent
+        if not path.parent.is_dir():
+            raise Refusal(f"{option}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise Refusal(f"{option}: {path} is a folder")
+        if not os.access(place, os.W_OK):
+            raise Refusal(f"{option}: {place} is not writable")
+    if options.picture:
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+        except ImportError:
+            return  # `draw` says so
+        known = sorted(FigureCanvasAgg.get_supported_filetypes())
+        if Path(options.picture).suffix[1:].lower() not in known:
+            raise Refusal(f"--picture: {options.picture} should end in one of .{', .'.join(known)}")
+
+
+def read(file: str) -> dict[str, Any]:
+    """Read results that an earlier run wrote.
+
+    Raises:
+        Refusal: If the file holds none.
+    """
+    try:
+        result = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refusal(f"--table: {file}: {error.strerror}") from None
+    except ValueError:
+        raise Refusal(f"--table: {file} is not a result of python -m benchmarks: no JSON") from None
+    whole = isinstance(result, dict) and result.keys() >= {"format", *PARTS}
+    found = result["rows"] if whole and isinstance(result["rows"], list) else [None]
+    if not all(isinstance(row, dict) and row.keys() >= ROW for row in found):
+        raise Refusal(f"--table: {file} is not a result of python -m benchmarks")
+    if result["format"] != FORMAT:
+        raise Refusal(f"--table: {file} has format {result['format']}, and this reads {FORMAT}")
+    return result
+
+
+def more_than_zero(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Give what reads a finite number above 0 from the command line."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+        return value
+
+    number.__name__ = kind.__name__  # for "invalid int value"
+    return number
 
 
 def write(options: argparse.Namespace, result: dict[str, Any]) -> None:
@@ -236,15 +317,19 @@ def draw(result: dict[str, Any], image: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the tables; gives 1 if a backend that was asked for cannot be used or a row failed."""
+    """Print the tables.
+
+    Gives 1 if a backend that was asked for cannot be used or a row failed, 2 if it is not begun.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="fewer sizes, short samples")
-    parser.add_argument("--minutes", type=float, metavar="N",
+    parser.add_argument("--quick", action="store_true",
+                        help="a quarter of a minute: fewer sizes, short samples")  # fmt: skip
+    parser.add_argument("--minutes", type=more_than_zero(float), metavar="N",
                         help="begin no row after so long; what is left out says so")  # fmt: skip
-    parser.add_argument("--patience", type=int, default=0, metavar="N",
+    parser.add_argument("--patience", type=more_than_zero(int), default=0, metavar="N",
                         help="try up to N times more where others wanted the cores")  # fmt: skip
     parser.add_argument("--backend", choices=(rows.CPU, rows.GPU), help="fill its columns only")
     parser.add_argument("--only", choices=rows.KINDS, metavar="KIND",
@@ -257,10 +342,16 @@ def main(argv: list[str] | None = None) -> int:
                         help="write both to benchmarks/results, named after the GPU")  # fmt: skip
     parser.add_argument("--table", metavar="FILE.json",
                         help="measure nothing: print results as Markdown")  # fmt: skip
+    parser.add_argument("--pretend", action="store_true", help=argparse.SUPPRESS)  # for tests
     options = parser.parse_args(argv)
-    if options.table:
-        result = json.loads(Path(options.table).read_text(encoding="utf-8"))
-        print(report.markdown(result))
+    try:
+        check_outputs(options)
+        result = read(options.table) if options.table else None
+    except Refusal as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    if result:
+        print(report.markdown(result), flush=True)
         if options.picture:
             draw(result, Path(options.picture))
         return 0
@@ -274,4 +365,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the flush at the end complains
+        sys.exit(1)

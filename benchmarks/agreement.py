@@ -202,7 +202,9 @@ def agreement(
     return wrong
 
 
-def picture(results: dict[str, dict[str, dict[str, Any]]], path: str) -> None:
+def picture(
+    results: dict[str, dict[str, dict[str, Any]]], path: str, device: str = "the device"
+) -> None:
     """Draw the relative differences up to each step: a panel for each dtype, a line for each model.
 
     Raises:
@@ -224,7 +226,7 @@ def picture(results: dict[str, dict[str, dict[str, Any]]], path: str) -> None:
     figure.axes[0].set_ylabel("largest relative difference so far")
     lines = figure.axes[0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside right", fontsize="small")
-    figure.suptitle("Losses on the device and on the CPU; dotted and dashed: what is allowed")
+    figure.suptitle(f"Losses on {device} and on the CPU; dotted and dashed: what is allowed")
     figure.savefig(path, dpi=120)
 
 

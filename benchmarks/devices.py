@@ -12,6 +12,9 @@ from typing import Any
 from .timing import Clock
 
 UNKNOWN = "unknown"
+#: What stands in the place of the device's name where the tests' stand-in computes.
+STAND_IN = "STAND-IN, NO GPU"
+NO_GPU = "the tests' stand-in for CuPy is no GPU"
 FIELDS = (
     "name", "driver_version", "pstate", "clocks.sm", "clocks.max.sm", "clocks.mem",
     "clocks.max.mem", "power.draw", "power.limit", "temperature.gpu", "mig.mode.current",
@@ -73,6 +76,16 @@ def clock_of(backend: Any) -> Clock:
     return Clock() if module is None else CupyClock(module)
 
 
+def stands_in(version: Any) -> bool:
+    """Whether a version of CuPy is that of the tests' stand-in."""
+    return str(version).endswith("+standin")
+
+
+def name_of(device: dict[str, Any]) -> str:
+    """Give the name of a device that `describe` has described."""
+    return STAND_IN if stands_in(device.get("cupy")) else str(device["name"])
+
+
 def describe(module: Any) -> dict[str, Any]:
     """Describe the device that CuPy computes on; what cannot be found out is "unknown"."""
     runtime, device = module.cuda.runtime, module.cuda.Device()
@@ -87,7 +100,7 @@ def describe(module: Any) -> dict[str, Any]:
     properties = ask(lambda: runtime.getDeviceProperties(device.id))
     properties = properties if isinstance(properties, dict) else {}
     name = properties.get("name", UNKNOWN)
-    return {
+    found = {
         "name": name.decode() if isinstance(name, bytes) else name,
         "compute capability": ask(lambda: str(device.compute_capability)),
         "multiprocessors": properties.get("multiProcessorCount", UNKNOWN),
@@ -99,6 +112,7 @@ def describe(module: Any) -> dict[str, Any]:
         "CUPY_ACCELERATORS": os.environ.get("CUPY_ACCELERATORS", "not set"),
         "at the start": nvidia_smi(),
     }
+    return found | {"name": name_of(found)}
 
 
 def version(number: Any) -> str:

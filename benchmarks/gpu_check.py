@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from .devices import NO_GPU, STAND_IN, stands_in
 from .timing import ROOT, usable_cores
 
 PASSED, FAILED, SKIPPED, REFUSED = "passed", "failed", "skipped", "refused"
@@ -64,6 +65,7 @@ class Task:
     scratch: Path
     seconds: float
     quick: bool = False
+    pretend: bool = False  # whether the tests' stand-in may take CuPy's place
     began: float = field(default_factory=time.monotonic)
 
     def left(self) -> float:
@@ -78,14 +80,15 @@ class Task:
 
     def command(self, step: str, seconds: float) -> list[str]:
         """Give the command that runs another step with the same settings."""
-        return own_command(step, self.scratch, seconds, self.quick)
+        return own_command(step, self.scratch, seconds, self.quick, self.pretend)
 
 
-def own_command(step: str, scratch: Path, seconds: float, quick: bool) -> list[str]:
+def own_command(step: str, scratch: Path, seconds: float, quick: bool, pretend: bool) -> list[str]:
     """Give the command that runs one step in a process of its own."""
     return [
         sys.executable, "-m", "benchmarks.gpu_check", "--step", step, "--scratch", str(scratch),
         "--seconds", f"{seconds:.0f}", *(["--quick"] if quick else []),
+        *(["--pretend"] if pretend else []),
     ]  # fmt: skip
 
 
@@ -102,6 +105,8 @@ def environment(task: Task) -> Outcome:
     state = mg.backend.available()["cupy"]
     if state != "ok":
         return Outcome(REFUSED, state)
+    if pretended() and not task.pretend:
+        return Outcome(REFUSED, NO_GPU)
     module: Any = mg.backend.named("cupy").module  # type: ignore[attr-defined]
     device = describe(module)
     off = product_error()
@@ -129,7 +134,7 @@ def pretended() -> bool:
     import microgradnd as mg
 
     module: Any = mg.backend.named("cupy").module  # type: ignore[attr-defined]
-    return bool(module.__version__.endswith("+standin"))
+    return stands_in(module.__version__)
 
 
 def product_error() -> float:
@@ -396,7 +401,7 @@ def determinism(task: Task) -> Outcome:
     for i in (1, 2):
         place = task.scratch / f"fresh{i}"
         place.mkdir(exist_ok=True)
-        command = own_command("fresh", place, task.left(), task.quick)
+        command = own_command("fresh", place, task.left(), task.quick, task.pretend)
         subprocess.run(command, cwd=ROOT, check=True)
         outcome = json.loads((place / "fresh.outcome").read_text(encoding="utf-8"))
         fresh.append(outcome["numbers"]["prints"])
@@ -471,7 +476,8 @@ def agreement(task: Task) -> Outcome:
 
     wrong = models.agreement(steps, "cupy", note)
     try:
-        models.picture(found, str(task.scratch / "agreement.png"))
+        device = STAND_IN if pretended() else "the device"
+        models.picture(found, str(task.scratch / "agreement.png"), device)
     except ImportError:
         rows.append("no picture: matplotlib is not installed")
     total = sum(map(len, found.values()))
@@ -623,7 +629,8 @@ def benchmark(task: Task) -> Outcome:
     results, picture = (task.scratch / f"benchmark.{end}" for end in ("json", "png"))
     command = [sys.executable, "-m", "benchmarks", "--json", str(results)]
     command += ["--picture", str(picture), "--minutes", f"{max(task.left() - 15, 1) / 60:.2f}"]
-    status = subprocess.run(command + (["--quick"] if task.quick else []), cwd=ROOT).returncode
+    command += [f"--{name}" for name in ("quick", "pretend") if getattr(task, name)]
+    status = subprocess.run(command, cwd=ROOT).returncode
     if not results.exists():
         return Outcome(FAILED, f"python -m benchmarks ended with status {status}, and no results")
     return measured(json.loads(results.read_text(encoding="utf-8")), status)
@@ -783,7 +790,7 @@ def check(options: argparse.Namespace) -> int:
         for i, name in enumerate(wanted):
             later = scale * sum(STEPS[other][0] for other in wanted[i + 1 :])
             limit = max(deadline - later - time.monotonic(), 1.0)
-            command = own_command(name, scratch, limit, options.quick)
+            command = own_command(name, scratch, limit, options.quick, options.pretend)
             outcomes[name] = outcome = run_step(name, command, scratch, limit, env)
             told = f"{outcome.status:8} {outcome.seconds:4.0f} s  {outcome.line}"
             print(f"{name:12} {told}", flush=True)
@@ -797,7 +804,8 @@ def check(options: argparse.Namespace) -> int:
 
 def step(options: argparse.Namespace) -> int:
     """Run one step in this process."""
-    task = Task(options.step, Path(options.scratch), options.seconds, options.quick)
+    scratch = Path(options.scratch)
+    task = Task(options.step, scratch, options.seconds, options.quick, options.pretend)
     function = PARTS.get(options.step) or STEPS[options.step][1]
     task.note(function(task))
     return 0

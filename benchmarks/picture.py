@@ -9,6 +9,7 @@ import numpy as np
 
 from . import rows
 from .breakeven import CURVES
+from .devices import name_of
 from .report import EMPTY
 
 COLORS = {rows.CPU: "#1f5fa8", rows.GPU: "#d1611b"}
@@ -33,7 +34,7 @@ def draw(result: dict[str, Any], file: str | Path) -> None:
     device = result["device"]
     machine = f"{result['machine']['processor']}, {result['machine']['usable cores']} cores"
     figure.suptitle(
-        f"A training step in float32: {machine}" + (f"; {device['name']}" if device else ""),
+        f"A training step in float32: {machine}" + (f"; {name_of(device)}" if device else ""),
         fontsize=10,
     )
     figure.savefig(file)

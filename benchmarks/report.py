@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import cold, rows
+from .devices import STAND_IN, name_of, stands_in
 from .timing import DISTURBED, Timing, readable, table
 
 EMPTY = "not measured yet"
@@ -22,9 +23,16 @@ Result = dict[str, Any]
 def heading(result: Result) -> str:
     """Describe machine and device."""
     known = dict(result["machine"])
-    known |= {f"GPU: {key}": value for key, value in (result["device"] or {}).items()}
+    if device := result["device"]:
+        known |= {f"GPU: {k}": v for k, v in (device | {"name": name_of(device)}).items()}
     width = max(map(len, known))
     return "\n".join(f"{key:{width}}  {shown(value)}" for key, value in known.items())
+
+
+def titled(title: str, result: Result) -> str:
+    """Give a table's title, which says so if a stand-in has filled the GPU's column."""
+    device = result["device"]
+    return f"{title} ({STAND_IN})" if device and stands_in(device["cupy"]) else title
 
 
 def shown(value: Any) -> str:
@@ -106,18 +114,19 @@ def cells_of(result: Result, kind: str) -> tuple[list[str], list[list[str]]]:
     """Give the header and the cells of a kind's table, without columns that would say nothing."""
     found = [row for row in result["rows"] if row["kind"] == kind]
     if kind == rows.COLD:
-        return first_steps(found)
+        header, lines = first_steps(found)
+        return [titled(kind, result), *header], lines
     kept = {}
     for title, column in columns(kind).items():
         values = [column(row) for row in found]
         if title in ("CPU", "GPU") or any(v not in ("-", EMPTY) for v in values):
             kept[title] = values
     lines = zip((row["name"] for row in found), *kept.values(), strict=True)
-    return [kind, *kept], [list(line) for line in lines]
+    return [titled(kind, result), *kept], [list(line) for line in lines]
 
 
 def first_steps(found: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Give the table of the first steps: a line for each stage."""
+    """Give the columns and the lines of the first steps: a line for each stage."""
     names = (rows.CPU, cold.COMPILED, cold.CACHED)
 
     def one(row: Row, column: str, stage: str) -> str:
@@ -130,7 +139,7 @@ def first_steps(found: list[Row]) -> tuple[list[str], list[list[str]]]:
         for row in found
         for stage in cold.STAGES
     ]
-    return [rows.COLD, *(TITLES[name] for name in names)], lines
+    return [TITLES[name] for name in names], lines
 
 
 def table_of(result: Result, kind: str) -> str:
@@ -193,13 +202,14 @@ def closing(result: Result) -> str:
 
 
 def markdown(result: Result) -> str:
-    """Give results as a page's section: steps, a few operations, and from where the GPU wins."""
+    """Give results as a page's section: tables, few activations, and from where the GPU wins."""
     kinds = {row["kind"] for row in result["rows"]}
     parts = [about(result)]
     for title, wanted in {
         "training step": (rows.STEP, rows.MAXOUT),
         "matrix product": (rows.PRODUCT,),
         "activation, forward and backward": (rows.ACTIVATION,),
+        rows.TRANSFER: (rows.TRANSFER,),
     }.items():
         found = [
             row for row in result["rows"]
@@ -207,7 +217,9 @@ def markdown(result: Result) -> str:
         ]  # fmt: skip
         if found:
             found.sort(key=lambda row: row.get("operation", ""))
-            parts.append(pipes(title, found))
+            parts.append(pipes(titled(title, result), found))
+    if rows.COLD in kinds:
+        parts.append(piped(*cells_of(result, rows.COLD)))
     if rows.CURVE in kinds:
         parts.append("\n".join(f"- {line}" for line in fits(result)))
     reasons = [f"{TITLES[c]}: {EMPTY}. {why}" for c, why in result["empty"].items()]
@@ -222,7 +234,7 @@ def about(result: Result) -> str:
         f"NumPy {machine['numpy']} ({machine['BLAS']})"
     ]
     if device:
-        parts.append(f"{device['name']}, CuPy {device['cupy']}, CUDA {device['CUDA runtime']}")
+        parts.append(f"{name_of(device)}, CuPy {device['cupy']}, CUDA {device['CUDA runtime']}")
     if torch:
         parts.append(f"PyTorch {torch['version']}, {torch['threads']} threads")
     return f"Measured on {result['date']}: {'; '.join(parts)}. float32 without TF32; medians."
@@ -239,12 +251,17 @@ def pipes(title: str, found: list[Row]) -> str:
         said = any(v not in ("-", EMPTY) for v in values)
         if said or column in (rows.CPU, gpu):
             table[TITLES[column]] = values
-        if said and over:
+        ratios = [ratio(row, over, column) for row in found] if over else []
+        if over and any(r != "-" for r in ratios):
             name = f"{TITLES[over].partition(',')[0]} / {TITLES[column].partition(',')[0]}"
-            table[name] = [ratio(row, over, column) for row in found]
-    rule = ["---", *["---:"] * (len(table) - 1)]
-    lines = [list(table), rule, *zip(*table.values(), strict=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            table[name] = ratios
+    return piped(list(table), [list(line) for line in zip(*table.values(), strict=True)])
+
+
+def piped(header: list[str], lines: list[list[str]]) -> str:
+    """Lay out a table in Markdown, the first column to the left, the others to the right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 
 def label(row: Row) -> str:

@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +35,7 @@ from benchmarks.timing import Timing
 from microgradnd.backend.cupy_backend import CupyBackend
 
 ROOT = Path(__file__).resolve().parents[1]
+PRETEND = ROOT / "tests" / "pretend"
 TINY = ((3, 4, 2), 5)
 TIMING = Timing(2.0, 1.0, 3.0, 2.5, 0.5, 9.0, 5, 1)
 NO_CUPY = "CuPy is not installed."
@@ -45,8 +49,10 @@ def no_cupy(monkeypatch):
 
 @pytest.fixture
 def device(monkeypatch):
-    """The stand-in as `cupy`, and no nvidia-smi."""
+    """The stand-in as `cupy`, by its own name, and no nvidia-smi."""
     monkeypatch.setenv("PATH", "")
+    version = standin.cupy.__version__.removesuffix("+standin") + "+standin"
+    monkeypatch.setattr(standin.cupy, "__version__", version)
     with registered(CupyBackend(standin.cupy, standin.special)) as backend:
         yield backend
         backend.synchronize()
@@ -109,13 +115,14 @@ def test_without_a_gpu_its_column_is_empty_and_says_why(tiny, no_cupy, capsys, t
     assert step["loss"] == pytest.approx(float(steps.numpy_step(*TINY)()), rel=1e-4)
 
 
-def test_on_a_device_every_row_is_filled_and_nothing_moves_unasked(
-    tiny, device, capsys, tmp_path
-):
-    code, result = run(tmp_path)
+def test_on_a_device_every_row_is_filled_and_nothing_moves_unasked(tiny, device, capsys, tmp_path):
+    code, result = run(tmp_path, "--pretend")
     assert code == 0
     out = capsys.readouterr().out
     assert report.EMPTY not in out
+    assert re.search(f"GPU: name +{devices.STAND_IN}\n", out)
+    for kind in rows.KINDS:
+        assert f"\n{kind} ({devices.STAND_IN}) " in out
     assert "Error" not in out
     for row in result["rows"]:
         assert row["errors"] == row["why"] == {}
@@ -163,7 +170,7 @@ def test_a_device_that_computes_another_loss_is_not_timed(tiny, device, tmp_path
         return (lambda: step() * 1.001) if options.get("feed") == "uploaded" else step
 
     monkeypatch.setattr(steps, "microgradnd_step", wrong)
-    code, result = run(tmp_path, "--only", rows.STEP)
+    code, result = run(tmp_path, "--only", rows.STEP, "--pretend")
     assert code == 1
     (row,) = result["rows"]
     assert row["cells"][rows.UPLOADED] is None
@@ -171,8 +178,9 @@ def test_a_device_that_computes_another_loss_is_not_timed(tiny, device, tmp_path
     assert row["cells"][rows.GPU]
 
 
-def test_a_backend_that_was_asked_for_and_is_not_there_fails(tiny, no_cupy, capsys, tmp_path):
-    code, _ = run(tmp_path, "--backend", "cupy", "--only", rows.PRODUCT)
+@pytest.mark.parametrize("kind", [None, *rows.KINDS])
+def test_a_backend_that_was_asked_for_and_is_not_there_fails(kind, tiny, no_cupy, capsys, tmp_path):
+    code, _ = run(tmp_path, "--backend", "cupy", *(["--only", kind] if kind else []))
     assert code == 1
     assert "CPU: not asked for (--backend cupy)" in capsys.readouterr().out
 
@@ -195,6 +203,8 @@ def test_results_are_named_after_the_device(monkeypatch, tmp_path):
     assert cpu_gpu.files(options, {"device": None}) == (tmp_path / "cpu.json", tmp_path / "cpu.png")
     device = {"device": {"name": "NVIDIA H200 (80GB)"}}
     assert cpu_gpu.files(options, device)[0] == tmp_path / "gpu-nvidia-h200-80gb.json"
+    device["device"]["cupy"] = "14+standin"
+    assert cpu_gpu.files(options, device)[0] == tmp_path / "stand-in-no-gpu.json"
     options.save = False
     assert cpu_gpu.files(options, device) == (None, None)
 
@@ -318,10 +328,21 @@ def filled(gpu):
             }
             found.append({"kind": rows.CURVE, "name": f"{name} {value}", "curve": name,
                           "value": value, **base, "cells": made})  # fmt: skip
+    stages = dict.fromkeys(cold.STAGES, 3.0) if gpu else None
+    found += [
+        {"kind": rows.TRANSFER, "name": "within the host", **base,
+         "cells": {rows.CPU: cells["numpy"]}},
+        {"kind": rows.TRANSFER, "name": "to the device", **base,
+         "cells": {rows.GPU: cells["cupy"]}},
+        {"kind": rows.COLD, "name": "a net", **base, "cells": {
+            rows.CPU: dict.fromkeys(cold.STAGES, 0.5), cold.COMPILED: stages, cold.CACHED: stages}},
+    ]  # fmt: skip
     device = {"name": "a GPU", "cupy": "14", "CUDA runtime": "13"} if gpu else None
     empty = {} if gpu else {"cupy": NO_CUPY}
-    return {"date": "2000-01-01", "machine": timing.machine(), "device": device, "torch": None,
-            "empty": empty, "rows": found, "curves": curves}  # fmt: skip
+    return {
+        "format": cpu_gpu.FORMAT, "date": "2000-01-01", "machine": timing.machine(),
+        "device": device, "torch": None, "empty": empty, "rows": found, "curves": curves,
+    }  # fmt: skip
 
 
 def test_the_page_without_a_gpu_has_empty_cells_and_the_reason(tmp_path, capsys):
@@ -334,6 +355,11 @@ def test_the_page_without_a_gpu_has_empty_cells_and_the_reason(tmp_path, capsys)
     assert "| Maxout a net | 2 s | not measured yet |" in out
     assert "| relu, 20 elements | 2 s | not measured yet |" in out
     assert "mish" not in out
+    assert "| transfer | CPU | GPU |" in out
+    assert "| within the host | 2 s | - |" in out
+    assert "| to the device | - | not measured yet |" in out
+    assert "| first steps | CPU | GPU, kernels compiled | GPU, kernels on disk |" in out
+    assert "| a net: step 1 | 500 ms | not measured yet | not measured yet |" in out
     assert f"GPU: not measured yet. {NO_CUPY}" in out
 
 
@@ -342,8 +368,155 @@ def test_the_page_with_a_gpu_compares():
     assert "| training step | CPU | GPU | CPU / GPU |" in text
     assert "| a step | 2 s | 4 s | 0.50 |" in text
     assert "a GPU, CuPy 14, CUDA 13" in text
+    assert "| transfer | CPU | GPU |\n" in text  # no ratio of what is not in one row
+    assert "| to the device | - | 4 s |" in text
+    assert "| a net: step 1 | 500 ms | 3 s | 3 s |" in text
     assert "the GPU wins from between" in text
     assert report.EMPTY not in text
+
+
+def test_the_stand_in_is_no_gpu_on_pages_and_pictures(tmp_path, monkeypatch):
+    result = filled(True)
+    result["device"] |= {"name": "NVIDIA something", "cupy": "14+standin"}
+    text = report.markdown(result)
+    assert "STAND-IN, NO GPU, CuPy 14+standin" in text
+    assert "NVIDIA" not in text
+    titles = [line for line, rule in pairwise(text.splitlines()) if rule.startswith("| ---")]
+    assert len(titles) == 4
+    assert all("(STAND-IN, NO GPU) |" in title for title in titles)
+    figure = pytest.importorskip("matplotlib.figure", reason="matplotlib draws the picture")
+    from benchmarks import picture
+
+    said = []
+    monkeypatch.setattr(figure.Figure, "suptitle", lambda self, text, **options: said.append(text))
+    picture.draw(result, tmp_path / "p.png")
+    assert said[0].endswith("; STAND-IN, NO GPU")
+
+
+def test_the_stand_in_fills_no_column_unless_it_is_asked_to(tiny, device, capsys, tmp_path):
+    code, result = run(tmp_path, "--only", rows.STEP)
+    assert code == 0
+    assert result["device"] is None
+    (row,) = result["rows"]
+    assert row["cells"][rows.GPU] is None
+    assert f"GPU: {devices.NO_GPU}" in capsys.readouterr().out
+    assert run(tmp_path, "--only", rows.STEP, "--backend", "cupy")[0] == 1
+    _, result = run(tmp_path, "--only", rows.STEP, "--pretend")
+    assert result["device"]["name"] == devices.STAND_IN
+    assert result["rows"][0]["cells"][rows.GPU]
+
+
+def test_a_process_that_imports_the_stand_in_as_cupy_has_no_gpu():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--only", rows.TRANSFER, "--backend", "cupy"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(PRETEND)}, text=True, capture_output=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"GPU: {devices.NO_GPU}" in done.stdout
+
+
+# ------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "No such file"), ("", "not a result of python -m benchmarks: no JSON"),
+        ("[]", "not a result of python -m benchmarks"),
+        ('{"rows": []}', "not a result of python -m benchmarks"),
+        (json.dumps(filled(True) | {"rows": [{}]}), "not a result of python -m benchmarks"),
+        (json.dumps(filled(True) | {"rows": [1]}), "not a result of python -m benchmarks"),
+        (json.dumps(filled(True) | {"rows": None}), "not a result of python -m benchmarks"),
+        (json.dumps(filled(True) | {"format": 99}), "has format 99, and this reads 1"),
+        (ROOT / "benchmarks/results/adam_update.json", "not a result of python -m benchmarks"),
+    ],
+    ids=["missing", "empty", "list", "parts", "rows", "row", "none", "format", "another's"],
+)  # fmt: skip
+def test_a_file_without_results_is_refused_in_one_line(text, why, tmp_path, capsys):
+    file = text if isinstance(text, Path) else tmp_path / "r.json"
+    if isinstance(text, str):
+        file.write_text(text)
+    assert cpu_gpu.main(["--table", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"python -m benchmarks: --table: {file}")
+    assert why in err
+    assert err.count("\n") == 1
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path):
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(filled(True)))
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks", "--table", str(file)], cwd=ROOT, text=True,
+            stdout=closed, stderr=subprocess.PIPE, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def refused(capsys, *options):
+    assert cpu_gpu.main(list(options)) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_measured(
+    monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(cpu_gpu, "run", None)  # nothing is measured
+    none = tmp_path / "none"
+    for option, name in (("--json", "r.json"), ("--picture", "p.png")):
+        assert f"{option}: there is no folder {none}" in refused(capsys, option, str(none / name))
+        assert f"{option}: {tmp_path} is a folder" in refused(capsys, option, str(tmp_path))
+    monkeypatch.setattr(cpu_gpu, "RESULTS", none)
+    assert f"--save: there is no folder {none}" in refused(capsys, "--save")
+    monkeypatch.setattr(cpu_gpu, "RESULTS", tmp_path)
+    file = tmp_path / "r.json"
+    file.touch()
+    asked = []  # root may write everywhere, so the system's word is planted
+    monkeypatch.setattr(cpu_gpu.os, "access", lambda path, mode: asked.append(path))
+    assert f"--json: {file} is not writable" in refused(capsys, "--json", str(file))
+    assert f"--save: {tmp_path} is not writable" in refused(capsys, "--save")
+    assert asked == [file, tmp_path]
+
+
+@pytest.mark.parametrize("name", ["p.bmp", "p", "p.json"])
+def test_a_picture_that_cannot_be_drawn_is_refused_first(name, monkeypatch, capsys, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib draws the picture")
+    monkeypatch.setattr(cpu_gpu, "run", None)
+    said = refused(capsys, "--picture", str(tmp_path / name))
+    assert f"{name} should end in one of ." in said
+    assert " .png, " in said
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(filled(False)))
+    assert refused(capsys, "--table", str(file), "--picture", str(tmp_path / name)) == said
+    assert cpu_gpu.main(["--table", str(file), "--picture", str(tmp_path / "p.PNG")]) == 0
+    assert (tmp_path / "p.PNG").exists()
+
+
+@pytest.mark.parametrize("option", ["--minutes", "--patience"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x"])
+def test_a_number_is_more_than_0(option, value, monkeypatch, capsys):
+    monkeypatch.setattr(cpu_gpu, "run", None)
+    with pytest.raises(SystemExit) as ended:
+        cpu_gpu.main([option, value])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {option}: " in said
+    assert f"{value} is not more than 0" in said or f"invalid {said.split()[-3]} value" in said
+
+
+def test_the_help_says_how_long_quick_takes(capsys):
+    with pytest.raises(SystemExit):
+        cpu_gpu.main(["--help"])
+    text = capsys.readouterr().out
+    assert text.count("a quarter of a minute") == 2
+    assert "--pretend" not in text
 
 
 STORED = sorted((ROOT / "benchmarks" / "results").glob("[cg]pu*.json"))
@@ -354,6 +527,7 @@ def test_stored_results_can_be_shown_and_were_measured_undisturbed(file):
     result = json.loads(file.read_text())
     assert result["format"] == cpu_gpu.FORMAT
     assert not result["quick"]
+    assert not devices.stands_in((result["device"] or {}).get("cupy"))
     assert {row["kind"] for row in result["rows"]} == set(rows.KINDS)
     assert (result["device"] is None) == ("cupy" in result["empty"])
     assert "| 2-16-16-2, batch 100 |" in report.markdown(result)

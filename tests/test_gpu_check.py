@@ -233,6 +233,28 @@ def test_without_a_usable_cupy_it_refuses(monkeypatch, task):
     assert (outcome.status, outcome.line) == (REFUSED, "no driver")
 
 
+def test_the_stand_in_is_refused_unless_it_is_asked_for(monkeypatch, task):
+    monkeypatch.setattr(standin.cupy, "__version__", "14+standin")
+    outcome = gpu_check.environment(task)
+    assert (outcome.status, outcome.line) == (REFUSED, "the tests' stand-in for CuPy is no GPU")
+    task.pretend = True
+    outcome = gpu_check.environment(task)
+    assert outcome.status == PASSED
+    assert "NO GPU was used" in outcome.line
+    assert outcome.numbers["device"]["name"] == "STAND-IN, NO GPU"
+    assert task.command("fresh", 9.0)[-1] == "--pretend"
+
+
+def test_the_picture_of_the_losses_says_that_there_was_no_gpu(monkeypatch, task):
+    figure = pytest.importorskip("matplotlib.figure", reason="matplotlib draws the picture")
+    few(monkeypatch, "relu")
+    said = []
+    monkeypatch.setattr(figure.Figure, "suptitle", lambda self, text: said.append(text))
+    monkeypatch.setattr(standin.cupy, "__version__", "14+standin")
+    gpu_check.agreement(task)
+    assert said[0].startswith("Losses on STAND-IN, NO GPU and on the CPU")
+
+
 @pytest.mark.parametrize(
     ("change", "status", "line"),
     [
@@ -355,8 +377,10 @@ BAD = GOOD | {"cells": {"cupy": None}, "errors": {"cupy": "planted"}}
     ("rows", "ended", "status"),
     [([GOOD, GOOD | {"cells": {}}], 0, PASSED), ([GOOD, BAD], 1, FAILED), ([BAD], 0, FAILED)],
 )
-def test_the_benchmark_is_asked_in_its_own_words(rows, ended, status, monkeypatch, task):
+@pytest.mark.parametrize("pretend", [False, True])
+def test_the_benchmark_is_asked_in_its_own_words(rows, ended, status, pretend, monkeypatch, task):
     asked = []
+    task.pretend = pretend
 
     def run(command, cwd):
         asked.extend(command[3:])
@@ -371,8 +395,9 @@ def test_the_benchmark_is_asked_in_its_own_words(rows, ended, status, monkeypatc
     assert outcome.line.startswith(f"{rows.count(GOOD)} of {len(rows)} rows were timed")
     assert any("planted" in text for text in outcome.findings) == (BAD in rows)
     assert float(asked[asked.index("--minutes") + 1]) * 60 < task.left()
-    with pytest.raises(FileNotFoundError):  # and not SystemExit, for an option it does not know
-        benchmarks_main([*asked, "--table", str(task.scratch / "none.json")])
+    assert ("--pretend" in asked) == pretend
+    # no such file, and not SystemExit, for an option that it does not know
+    assert benchmarks_main([*asked, "--table", str(task.scratch / "none.json")]) == 2
 
 
 # ------------------------------------------------------------------------------ the suite's runs
@@ -568,6 +593,20 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "There is no GPU to check: CuPy" in done.stderr
+    assert not out.exists()
+
+
+def test_the_stand_in_as_cupy_is_no_gpu_to_check(tmp_path):
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(out)], cwd=gpu_check.ROOT,
+        env=os.environ | {"PYTHONPATH": str(gpu_check.PRETEND)}, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "There is no GPU to check: the tests' stand-in for CuPy is no GPU"
+    )
     assert not out.exists()
 
 
