@@ -124,6 +124,7 @@ class forbid_transfers(ContextDecorator):
         TransferError: Where it happens; the message names the line.
 
     Example:
+        >>> import microgradnd as mg
         >>> x = mg.tensor([1.0, 2.0], requires_grad=True)
         >>> with mg.backend.forbid_transfers():
         ...     (x * x).sum().backward()
