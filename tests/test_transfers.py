@@ -141,6 +141,37 @@ def test_a_block_is_used_again_and_takes_only_a_truth_value():
             forbid_transfers(wrong)
 
 
+def test_a_decorated_function_runs_in_several_threads_at_once():
+    x, wrong, ready = dev([1.0]), [], threading.Barrier(2)
+
+    @forbid_transfers()
+    @mg.backend.use("standin")
+    def work():
+        ready.wait(10)  # both are inside
+        if mg.backend.get() is not DEVICE:
+            wrong.append("another backend")
+        with pytest.raises(TransferError):
+            x.tolist()
+
+    def call():
+        work()
+        if x.tolist() != [1.0] or mg.backend.get().name != "numpy":
+            wrong.append("something is left")
+
+    def guarded():
+        try:
+            call()
+        except BaseException as error:
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=guarded) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_the_line_is_the_user_s_and_not_the_standard_library_s():
     x = dev([1.0])
     with forbid_transfers(), pytest.raises(TransferError) as caught:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ContextDecorator, ExitStack
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any
 
 from .interface import Backend, BackendError, MissingBackendError
 from .numpy_backend import NumpyBackend
-from .transfers import TransferError, forbidden
+from .transfers import BLOCKS, COPY, UPLOAD, WAIT, TransferError, leave
 
 __all__ = [
     "Backend", "BackendError", "MissingBackendError", "TransferError", "available",
@@ -26,7 +26,10 @@ _numpy = NumpyBackend()
 _loaded: dict[str, Backend] = {"numpy": _numpy}
 BY_TYPE: dict[type, Backend] = {_numpy.array_type: _numpy}
 _default: Backend | None = None
-_current: ContextVar[Backend | None] = ContextVar("microgradnd_backend", default=None)
+#: The blocks of `use` around, each with its backend.
+_current: ContextVar[tuple[tuple[object, Backend], ...]] = ContextVar(
+    "microgradnd_backend", default=()
+)
 
 
 def register(backend: Backend) -> Backend:
@@ -68,9 +71,8 @@ def get() -> Backend:
         BackendError: If the backend it names cannot be used here; nothing falls back silently.
     """
     global _default
-    current = _current.get()
-    if current is not None:
-        return current
+    if blocks := _current.get():
+        return blocks[-1][1]
     if _default is None:
         _default = _load(os.environ.get("MICROGRADND_BACKEND", "").strip() or "numpy", True)
     return _default
@@ -98,14 +100,13 @@ class use(ContextDecorator):
 
     def __init__(self, name: str | Backend):
         self._backend = name if isinstance(name, Backend) else _load(name)
-        self._before: list[Token[Backend | None]] = []
 
     def __enter__(self) -> Backend:
-        self._before.append(_current.set(self._backend))
+        _current.set((*_current.get(), (self, self._backend)))
         return self._backend
 
     def __exit__(self, *error: object) -> None:
-        _current.reset(self._before.pop())
+        leave(_current, self)
 
 
 class forbid_transfers(ContextDecorator):
@@ -135,18 +136,17 @@ class forbid_transfers(ContextDecorator):
     def __init__(self, uploads: bool = False):
         if not isinstance(uploads, bool):
             raise TypeError(f"forbid_transfers: uploads is True or False, got {uploads!r}")
-        self._uploads = uploads
-        self._entered: list[ExitStack] = []
+        self._kinds = frozenset((COPY, WAIT) if uploads else (UPLOAD, COPY, WAIT))
 
     def __enter__(self) -> None:
         with ExitStack() as stack:
             for backend in list(_loaded.values()):
                 stack.enter_context(backend.watched())
-            stack.enter_context(forbidden(self._uploads))
-            self._entered.append(stack.pop_all())
+            BLOCKS.set((*BLOCKS.get(), (self, self._kinds, stack.pop_all())))
 
     def __exit__(self, *error: object) -> None:
-        self._entered.pop().close()
+        if block := leave(BLOCKS, self):
+            block[2].close()
 
 
 def named(name: str) -> Backend:

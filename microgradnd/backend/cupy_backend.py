@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -203,11 +202,8 @@ class CupyBackend(Backend):
         buffer[...] = array
         return buffer
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Check `ndarray.get`, by which CuPy makes every copy to the host."""
-        with watching(self.array_type):
-            yield
+    def watched(self) -> AbstractContextManager[None]:
+        return watching(self.array_type)  # CuPy makes every copy to the host by `ndarray.get`
 
     def from_dlpack(self, data: Any) -> Any:
         return self.module.from_dlpack(data)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from threading import Lock
 from typing import Any
@@ -21,8 +21,8 @@ UPLOAD, COPY, WAIT = "an upload to", "a copy from", "a wait for"
 _lock = Lock()
 _watchers: Counter[type] = Counter()  # blocks that watch an array class, in all threads
 _plain: dict[type, Any] = {}  # its own `get`, None if that is inherited
-#: The blocks around, each with what it forbids.
-_blocks: ContextVar[tuple[tuple[object, frozenset[str]], ...]] = ContextVar(
+#: The blocks of `forbid_transfers` around: each with what it forbids, and what watches for it.
+BLOCKS: ContextVar[tuple[tuple[object, frozenset[str], ExitStack], ...]] = ContextVar(
     "microgradnd_forbidden", default=()
 )
 
@@ -37,7 +37,7 @@ def check(kind: str) -> None:
     Raises:
         TransferError: It names the line of the user's code, and how it is avoided.
     """
-    if not any(kind in kinds for _, kinds in _blocks.get()):
+    if not any(kind in kinds for _, kinds, _ in BLOCKS.get()):
         return
     frame = user_frame(sys._getframe(1))
     text = line(frame)
@@ -77,17 +77,15 @@ def watching(kind: Any) -> Iterator[None]:
                     kind.get = _plain[kind]
 
 
-@contextmanager
-def forbidden(uploads: bool) -> Iterator[None]:
-    """Forbid copies from the device and waiting for it, and uploads unless they are allowed.
+def leave(blocks: ContextVar[Any], owner: object) -> Any:
+    """Take the innermost block of an owner from those around, and give it.
 
-    What a block around this one forbids stays forbidden. Blocks may end in any order, as those
+    Threads have blocks of their own, also of one owner. Blocks may end in any order, as those
     inside of generators do.
     """
-    block = object()
-    kinds = frozenset((COPY, WAIT) if uploads else (UPLOAD, COPY, WAIT))
-    _blocks.set((*_blocks.get(), (block, kinds)))
-    try:
-        yield
-    finally:
-        _blocks.set(tuple(entry for entry in _blocks.get() if entry[0] is not block))
+    around = blocks.get()
+    for i in reversed(range(len(around))):
+        if around[i][0] is owner:
+            blocks.set((*around[:i], *around[i + 1 :]))
+            return around[i]
+    return None
