@@ -52,6 +52,8 @@ __all__ = [
     "checkpoint",
     "data",
     "detect_anomaly",
+    "diagnose",
+    "diagnosis",
     "enable_grad",
     "eye",
     "from_dlpack",
@@ -92,10 +94,11 @@ __all__ += sorted(_OPERATIONS)
 
 globals().update(_OPERATIONS)
 
-_MODULES = ("data", "nn", "optim", "testing", "train")
+_MODULES = ("data", "diagnosis", "nn", "optim", "testing", "train")
 _LAZY = {
     "CheckpointError": "io",
     "detect_anomaly": "tracing",
+    "diagnose": "diagnosis.examine",
     "load": "io",
     "save": "io",
     "trace": "tracing",

@@ -48,8 +48,8 @@ class LayerState:
     """One layer at one time. Shares are between 0 and 1; RMS is the root of the mean square.
 
     Attributes:
-        delta: RMS of dL/dz over examples and units. (Of a Maxout z has all pieces; here it is
-            dL/da, as only one piece of each group gets a gradient.)
+        delta: RMS over examples and units of the derivative of an example's loss to z. (Of a Maxout
+            z has all pieces; here it is that to a, as only one piece of each group gets any.)
         gradient, gradient_zeros: RMS of dL/dW, and the share of its elements that are exactly 0.
         weight: RMS of W.
         update: RMS of the last step of W, relative to `weight`.

@@ -1,0 +1,523 @@
+"""Looking at a network while it computes: its layers are found on the tape, whatever its classes.
+
+A layer is a weight: a leaf of two or more axes that goes into a product (`linear`, `matmul`,
+`einsum`, a convolution). z is what comes of the product after bias and normalization, a = f(z), and
+f the next nonlinear operation on z. So a `Sequential`, a class with activations written into its
+`forward`, and a plain function are seen alike.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from math import log, nan, sqrt
+from typing import Any
+
+import numpy as np
+
+from ..backend import of
+from ..functions import asarray
+from ..modes import MODE, Switch, enable_grad, no_grad
+from ..nn.module import NONE, Module
+from ..random import default_generator
+from ..tape import Node, Tensor, raw, reverse, wrap
+from .evidence import BINS, Layer, LayerState, Sample
+
+#: Products whose operand may be a layer's weight.
+PRODUCTS = frozenset({"linear", "matmul", "einsum", "conv1d", "conv2d"})
+#: What z may go through on its way to the activation: bias, normalization, another shape.
+CARRIERS = frozenset(
+    {
+        "add", "subtract", "multiply", "divide", "standardize", "reshape", "expand_dims", "squeeze",
+        "transpose", "swapaxes", "moveaxis", "astype", "clone", "identity", "broadcast_to",
+        "dropout",
+    }
+)  # fmt: skip
+#: Elementwise operations that are no activation: they are there to compute something else.
+NOT_ACTIVATIONS = frozenset({"negative", "positive", "power", "square"})
+#: The largest slope of the activations that are flat at both ends.
+STEEPEST = {
+    "sigmoid": 0.25, "tanh": 1.0, "softsign": 1.0, "hard_sigmoid": 1 / 6, "hard_tanh": 1.0,
+    "erf": 2 / sqrt(np.pi), "arctan": 1.0,
+}  # fmt: skip
+#: Below this share of the steepest slope a value counts as saturated (sigmoid: |z| > 5).
+FLAT = 0.027
+
+
+class Seen:
+    """One use of a layer in one forward pass: tensors z and a, and raw arrays beside them.
+
+    Attributes:
+        layer: What is known of the layer.
+        number: Its place among the layers.
+        z, a: Tensors.
+        slope: f'(z) as a raw array; None without activation.
+        winner: Of a Maxout: index of the winning piece per group, its groups along the last axis.
+        pieces: Of a Maxout: z with groups and pieces as its last two axes.
+        delta: dL/dz (of a Maxout dL/da), a raw array, as soon as backward was there.
+    """
+
+    __slots__ = ("a", "delta", "layer", "number", "pieces", "remove", "slope", "winner", "z")
+
+    def __init__(self, layer: Layer, number: int, z: Tensor):
+        self.layer, self.number, self.z, self.a = layer, number, z, z
+        self.slope: Any = None
+        self.winner: Any = None
+        self.pieces: Any = None
+        self.delta: Any = None
+        self.remove: Any = None
+
+    def listen(self) -> None:
+        """Note the gradient when a reverse pass comes."""
+        tensor = self.a if self.pieces is not None else self.z
+        if tensor._node is not None:
+            self.remove = tensor.register_hook(self._note)
+
+    def _note(self, gradient: Tensor) -> None:
+        self.delta = gradient._array
+
+
+class Watcher:
+    """A watcher of the tape that finds layers: `with Switch(watch=watcher):` around a forward pass.
+
+    Args:
+        model: Whose parameters give the layers their names; None, or a function, has none.
+
+    Attributes:
+        layers: The layers in the order of their first use, over all passes.
+        seen: What was seen in this pass; `forget()` begins another.
+    """
+
+    def __init__(self, model: Any = None):
+        named = model.named_parameters() if hasattr(model, "named_parameters") else ()
+        self.names = {p._node.serial: n for n, p in named if p._node is not None}
+        self.layers: list[Layer] = []
+        self.weights: list[Tensor | None] = []
+        self.numbers: dict[int, int] = {}  # serial of a weight -> number of its layer
+        self.outer: Any = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a new pass; the layers stay known."""
+        self.seen: list[Seen] = []
+        self.on_weights: dict[int, int] = {}  # serial of a node -> serial of the weight it views
+        self.carried: dict[int, list[Seen]] = {}  # serial of a node -> whose z it is
+
+    def listen(self) -> None:
+        """When the forward pass is over: note the gradients of the reverse pass to come."""
+        for seen in self.seen:
+            seen.listen()
+        if self.layers:
+            for i, layer in enumerate(self.layers):
+                layer.output = i == len(self.layers) - 1
+
+    # --- what the engine tells
+
+    def gradient(self, node: Node, g: Any) -> None:
+        """Pass on; the gradients that count here come by hooks."""
+        if self.outer is not None:
+            self.outer.gradient(node, g)
+
+    def record(
+        self, node: Node, operands: Any, result: Any, residuals: Any, attrs: Any = None
+    ) -> None:
+        """Sort a step: a product with a weight, something that carries z, or an activation."""
+        if self.outer is not None:
+            self.outer.record(node, operands, result, residuals, attrs)
+        if not isinstance(result, Tensor):
+            return
+        name, parents = node.op.name, [p for p in node.parents if p is not None]
+        weights = [self._weight(p, len(node.shape)) for p in parents]
+        if name in PRODUCTS:
+            found = [(w, p) for w, p in zip(weights, parents, strict=True) if w is not None]
+            if len(found) == 1:  # of two weights none is a layer's: it is a product of parameters
+                self._product(*found[0], operands, result)
+            return
+        if len(parents) == 1 and weights[0] is not None:  # a view of a weight, W.T for one
+            if name in CARRIERS:
+                self.on_weights[node.serial] = weights[0]
+            return
+        carried = [s for p in parents for s in self.carried.get(p.serial, ())]
+        if not carried:
+            return
+        if name in CARRIERS:
+            for seen in carried:
+                if seen.slope is None and seen.pieces is None:  # no side branch of an activation
+                    seen.z = seen.a = result
+            self.carried[node.serial] = carried
+        elif name == "maxout":
+            self._maxout(carried, operands[0], result, residuals[0], attrs or {})
+        elif node.op.elementwise and name not in NOT_ACTIVATIONS:
+            self._activation(carried, node, result)
+
+    def _weight(self, node: Node, axes: int) -> int | None:
+        """Give the serial of the weight that a node is, or is a view of."""
+        if node.serial in self.on_weights:
+            return self.on_weights[node.serial]
+        known = node.serial in self.names or not self.names
+        return node.serial if node.op is None and len(node.shape) > 1 and known else None
+
+    def _product(self, weight: int, node: Node, operands: Any, result: Tensor) -> None:
+        if weight not in self.numbers:
+            self.numbers[weight] = number = len(self.layers)
+            name = self.names.get(weight, f"weight_{number}")
+            place = name.rpartition(".")[0] or name
+            self.layers.append(Layer(place, name, units=result.shape[-1] if result.ndim else 1))
+            tensor = next((x for x in operands if getattr(x, "_node", None) is node), None)
+            self.weights.append(tensor)
+            self.layers[number].fan_in = _fan_in(tensor, result)
+        number = self.numbers[weight]
+        seen = Seen(self.layers[number], number, result)
+        self.seen.append(seen)
+        self.carried[result._node.serial] = [seen]
+
+    def _activation(self, carried: list[Seen], node: Node, result: Tensor) -> None:
+        with no_grad():
+            pulled = node.op.pull(node, of(result._array).xp.ones_like(result._array),
+                                  of(result._array).xp, False)  # fmt: skip
+        for seen in carried:
+            if seen.slope is None and seen.pieces is None:
+                seen.layer.activation = node.op.name
+                seen.a = result
+                z = seen.z._node
+                seen.slope = next((g for p, g in pulled if p is z), None)
+        # What z is used for afterwards (x * sigmoid(x)) is no other activation of it.
+
+    def _maxout(
+        self, carried: list[Seen], z: Any, result: Tensor, winner: Any, attrs: dict[str, Any]
+    ) -> None:
+        axis, k = attrs.get("axis", -1), attrs["pieces"]
+        array = raw(z)
+        xp = of(array).xp
+        last = xp.moveaxis(array, axis, -1)
+        grouped = xp.reshape(last, (*last.shape[:-1], last.shape[-1] // k, k))
+        for seen in carried:
+            if seen.slope is None and seen.pieces is None:
+                seen.layer.activation, seen.layer.pieces = "maxout", k
+                seen.layer.units = grouped.shape[-2]
+                seen.a, seen.pieces, seen.winner = result, grouped, winner
+
+
+def _fan_in(weight: Tensor | None, result: Tensor) -> int:
+    """Count the inputs of one unit: `linear` has (out, in), a product with W has (in, out)."""
+    if weight is None or not result.ndim:
+        return 0
+    units = result.shape[-1]
+    return weight.size // units if units and weight.size % units == 0 else 0
+
+
+# ------------------------------------------------------------------------------------ numbers
+
+
+def rms(x: Any) -> float:
+    """Give the root of the mean square; exact for numbers whose squares would underflow."""
+    x = np.asarray(x)
+    if not x.size:
+        return nan
+    largest = float(np.max(np.abs(x)))
+    if not largest or not np.isfinite(largest):
+        return largest
+    scaled = x.astype(np.float64) / largest
+    return largest * sqrt(float(np.mean(scaled * scaled)))
+
+
+class Tally:
+    """Sums up one layer over uses and batches; everything is computed on the host, in float64."""
+
+    def __init__(self, layer: Layer):
+        self.layer = layer
+        self.count = self.rows = 0
+        self.sums = dict.fromkeys(("a", "aa", "z", "zz", "zeros", "slope", "flat"), 0.0)
+        self.sloped = 0  # values with a known slope
+        self.delta, self.deltas = 0.0, 0  # of squares
+        self.alive: Any = None
+        self.low = self.high = nan
+        self.counts = np.zeros(BINS, np.int64)
+        self.wins: Any = None
+        self.ties = self.groups = 0
+
+    def add(self, seen: Seen) -> None:
+        """Add one use. Its gradient is that of a mean; times the rows it is that of one example."""
+        host = of(seen.a._array).to_numpy
+        a = host(seen.a._array).astype(np.float64)
+        z = a if seen.z is seen.a else host(seen.z._array).astype(np.float64)
+        self.count += a.size
+        with np.errstate(all="ignore"):
+            for name, value in (("a", a), ("z", z)):
+                # A Maxout has more numbers in z than in a; both are means.
+                self.sums[name] += float(value.mean()) * a.size if value.size else 0.0
+                self.sums[name * 2] += float((value * value).mean()) * a.size if value.size else 0.0
+            self.sums["zeros"] += float((a == 0).sum())
+            self._histogram(a)
+            if seen.slope is not None:
+                self._slopes(np.abs(host(seen.slope).astype(np.float64)))
+            if seen.pieces is not None:
+                self._pieces(host(seen.pieces), host(seen.winner))
+        if seen.delta is not None:
+            delta = host(seen.delta)
+            size = rms(delta) * (len(delta) if delta.ndim else 1)
+            self.delta += size**2 * delta.size if delta.size else 0.0
+            self.deltas += delta.size
+
+    def _histogram(self, a: Any) -> None:
+        """Count values in bins; the first batch says which, what lies outside goes to the ends."""
+        good = a[np.isfinite(a)]
+        if not good.size:
+            return
+        if self.low != self.low:
+            self.low, self.high = float(good.min()), float(good.max())
+        width = (self.high - self.low) / BINS
+        bins = ((good - self.low) / width if width else np.zeros(good.shape)).clip(0, BINS - 1)
+        self.counts += np.bincount(bins.astype(np.int64).ravel(), minlength=BINS)
+
+    def _slopes(self, slope: Any) -> None:
+        self.sloped += slope.size
+        self.sums["slope"] += float(slope.sum())
+        steepest = STEEPEST.get(self.layer.activation)
+        if steepest:
+            self.sums["flat"] += float((slope < FLAT * steepest).sum())
+        rows = slope.reshape(-1, slope.shape[-1]) if slope.ndim else slope.reshape(1, 1)
+        alive = (rows != 0).any(axis=0)
+        self.alive = alive if self.alive is None else self.alive | alive
+
+    def _pieces(self, pieces: Any, winner: Any) -> None:
+        k = pieces.shape[-1]
+        groups = pieces.shape[-2]
+        self.sloped += winner.size
+        self.sums["slope"] += winner.size
+        flat = winner.reshape(-1, groups).astype(np.int64)
+        counted = np.bincount((np.arange(groups) * k + flat).ravel(), minlength=groups * k)
+        wins = counted.reshape(groups, k)
+        self.wins = wins if self.wins is None else self.wins + wins
+        best = pieces.max(axis=-1, keepdims=True)
+        self.ties += int(((pieces == best).sum(axis=-1) > 1).sum())
+        self.groups += winner.size
+
+    def state(self, weight: Any = None, gradient: Any = None, bias: Any = None) -> LayerState:
+        """Give the numbers; weight, its gradient and the bias are raw arrays, if known."""
+        n = max(self.count, 1)
+        sums = {name: value / n for name, value in self.sums.items()}
+        state = LayerState(
+            delta=sqrt(self.delta / self.deltas) if self.deltas else nan,
+            mean=sums["a"], std=sqrt(max(sums["aa"] - sums["a"] ** 2, 0.0)),
+            z_mean=sums["z"], z_std=sqrt(max(sums["zz"] - sums["z"] ** 2, 0.0)),
+            zeros=sums["zeros"], low=self.low, high=self.high, counts=self.counts.tolist(),
+        )  # fmt: skip
+        if self.sloped:
+            state.slope = self.sums["slope"] / self.sloped
+            state.saturated = self.sums["flat"] / self.sloped
+        else:
+            state.slope, state.saturated = 1.0, 0.0
+        state.dead = 0.0 if self.alive is None else float(1 - self.alive.mean())
+        if self.wins is not None:
+            share = self.wins / max(self.wins[0].sum(), 1)
+            state.wins = (self.wins.sum(axis=0) / max(self.wins.sum(), 1)).tolist()
+            with np.errstate(all="ignore"):
+                terms = np.where(share > 0, -share * np.log(share), 0.0)
+            k = self.wins.shape[1]
+            state.entropy = float(terms.sum(axis=1).mean()) / log(k) if k > 1 else 0.0
+            state.unused = float((self.wins == 0).mean())
+            state.single = float(((self.wins > 0).sum(axis=1) == 1).mean())
+            state.ties = self.ties / max(self.groups, 1)
+        if weight is not None:
+            weight = of(weight).to_numpy(weight)
+            state.weight = rms(weight)
+            state.same = alike(weight, None if bias is None else of(bias).to_numpy(bias),
+                               self.layer.fan_in)  # fmt: skip
+        if gradient is not None:
+            gradient = of(gradient).to_numpy(gradient)
+            state.gradient = rms(gradient)
+            state.gradient_zeros = float((gradient == 0).mean()) if gradient.size else nan
+        return state
+
+
+def alike(weight: Any, bias: Any, fan_in: int) -> float:
+    """Give the share of units that have the same incoming weights and bias as another one.
+
+    Two projections of each unit's weights are compared: equal units have equal projections, and
+    different ones have not, but for chance.
+    """
+    if not fan_in or weight.size < fan_in or not np.isfinite(weight).all():
+        return nan
+    first = weight.ndim > 1 and weight.shape[0] * fan_in == weight.size
+    rows = (weight if first else np.moveaxis(weight, -1, 0)).reshape(-1, fan_in).astype(np.float64)
+    if len(rows) < 2:
+        return 0.0
+    if bias is not None and bias.size == len(rows):
+        rows = np.concatenate([rows, bias.reshape(-1, 1)], axis=1)
+    turn = np.arange(rows.shape[1]) + 1.0
+    seen = rows @ np.stack([np.cos(turn * 1.7), np.sin(turn * 2.3)], axis=1)
+    near = 1e-6 * rms(rows) * sqrt(rows.shape[1])
+    order = np.argsort(seen[:, 0], kind="stable")
+    close = (np.abs(np.diff(seen[order], axis=0)) <= near).all(axis=1)
+    twin = np.zeros(len(rows), bool)
+    twin[order[1:]] |= close
+    twin[order[:-1]] |= close
+    return float(twin.mean())
+
+
+def biases(model: Any, layers: list[Layer]) -> list[Any]:
+    """Give the bias of each layer's module as a raw array, or None."""
+    named = dict(model.named_parameters()) if hasattr(model, "named_parameters") else {}
+    return [raw(named.get(f"{layer.weight.rpartition('.')[0]}.bias".lstrip(".")))
+            for layer in layers]  # fmt: skip
+
+
+def learned(node: Node | None) -> list[float]:
+    """Give least, mean and largest slope of the PReLU that made a node; [] for anything else."""
+    if node is None or node.op is None or node.op.name != "prelu":
+        return []
+    slope = next((p for p in node.parents[1:] if p is not None), None)
+    kept = dict(zip(node.op.needs, node.kept, strict=False)) if slope is not None else {}
+    array = kept.get("slope")
+    if array is None or not hasattr(array, "dtype"):
+        return []
+    host = of(array).to_numpy(array).astype(np.float64)
+    return [float(host.min()), float(host.mean()), float(host.max())]
+
+
+# ------------------------------------------------------------------------------------ sandbox
+
+
+def clone(model: Any) -> Any:
+    """Give a deep copy of a model without its hooks; a function is given as it is."""
+    if not isinstance(model, Module):
+        return model
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:  # a result somebody has kept
+                memo[id(value)] = value.detach()
+        for hooks in (module._before, module._after):
+            memo[id(hooks)] = NONE
+    return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def untouched(model: Any) -> Iterator[None]:
+    """Put modes, buffers and the default generator back at the end, as they were."""
+    modules = list(model.modules()) if isinstance(model, Module) else []
+    modes = [(m, m.training) for m in modules]
+    buffers = [(b, b._array.copy()) for m in modules for b in m.buffers()]
+    generator = default_generator()
+    state = dict(generator.state)
+    try:
+        yield
+    finally:
+        generator.state = state
+        for module, training in modes:
+            if module.training != training:
+                module.training = training
+        with no_grad():
+            for buffer, array in buffers:
+                buffer._array[...] = array
+
+
+def measuring(model: Any) -> Any:
+    """Set modes for a look at a clone: no dropout, but batch statistics where there are any.
+
+    In eval mode a normalization that was not trained yet would not normalize.
+    """
+    if isinstance(model, Module):
+        model.eval()
+        for module in model.modules():
+            if getattr(module, "running_mean", None) is not None:
+                module.training = True
+    return model
+
+
+def batches(n: int, size: int) -> list[slice]:
+    """Cut n rows into parts of nearly one size, none of a single row (if n is larger)."""
+    parts = max(-(-n // max(size, 2)), 1)
+    edges = [round(i * n / parts) for i in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def look(
+    model: Any, loss_fn: Any, inputs: Any, target: Any = None, batch: int = 256,
+) -> tuple[list[Layer], Sample]:  # fmt: skip
+    """Measure every layer on all given rows, forward and (with a loss) backward, on a clone.
+
+    Args:
+        model: A Module (cloned), or a function (called as it is).
+        loss_fn: Gives the mean over the batch, of output and target; None: forward only.
+        inputs: An array or Tensor (N, ...), or a tuple of them.
+        target: (N, ...).
+        batch: Rows at a time.
+
+    Returns:
+        The layers, and a `Sample` with their states; its `loss` is the mean over all rows.
+    """
+    xs = tuple(map(asarray, inputs if isinstance(inputs, tuple) else (inputs,)))
+    y = None if target is None else asarray(target)
+    n = len(xs[0])
+    with untouched(model), enable_grad():
+        sandbox = measuring(clone(model))
+        if isinstance(sandbox, Module):
+            sandbox.requires_grad_()
+        watcher = Watcher(sandbox)
+        tallies: list[Tally] = []
+        gradients: dict[int, Any] = {}
+        uses: dict[int, list[float]] = {}
+        total = 0.0
+        for rows in batches(n, batch):
+            share = (rows.stop - rows.start) / n
+            parts = [x[rows] for x in xs]
+            watcher.forget()
+            with watching(watcher):
+                output = sandbox(*parts)
+            loss = None if loss_fn is None or y is None else loss_fn(output, y[rows])
+            for seen in watcher.seen:
+                uses.setdefault(seen.number, learned(seen.a._node))
+            if loss is not None:
+                total += loss.item() * share
+            if loss is not None and loss._node is not None:
+                watcher.listen()
+                one = wrap(of(loss._array).xp.ones_like(loss._array))
+                for leaf, g in reverse([(loss._node, one)], taped=False, free=True):
+                    array = g._array * share
+                    known = gradients.get(leaf.serial)
+                    gradients[leaf.serial] = array if known is None else known + array
+            else:
+                watcher.listen()
+            tallies += [Tally(layer) for layer in watcher.layers[len(tallies):]]
+            for seen in watcher.seen:
+                tallies[seen.number].add(seen)
+        found = biases(sandbox, watcher.layers)
+    states = []
+    for tally, weight, bias in zip(tallies, watcher.weights, found, strict=True):
+        node = None if weight is None else weight._node
+        array = None if weight is None else weight._array
+        serial = None if node is None else leaf_of(node)
+        states.append(tally.state(array, gradients.get(serial) if serial else None, bias))
+    for number, slopes in uses.items():
+        states[number].slopes = slopes
+    sample = Sample(loss=total if loss_fn is not None and y is not None else nan, examples=n,
+                    layers=states)  # fmt: skip
+    return watcher.layers, sample
+
+
+def leaf_of(node: Node) -> int:
+    """Give the serial of the leaf that a node is a view of."""
+    while node.op is not None:
+        node = next(p for p in node.parents if p is not None)
+    return node.serial
+
+
+def flatten(output: Any) -> list[Tensor]:
+    """Give the tensors in what a model gave: a tensor, or tuples, lists and dicts of them."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, (list, tuple)):
+        return [tensor for part in output for tensor in flatten(part)]
+    return []
+
+
+def watching(watcher: Watcher) -> Switch:
+    """Give the mode switch that installs a watcher inside of another one, if there is one."""
+    watcher.outer = MODE.get().watch
+    return Switch(watch=watcher)
