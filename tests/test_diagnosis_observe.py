@@ -120,7 +120,7 @@ def test_a_layer_used_several_times_is_one_layer(data):
 
 
 def test_dead_units_are_dead_for_all_rows_not_for_most(data):
-    x, y = data
+    x, _ = data
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
     with mg.no_grad():
         model[0].weight.assign_(np.eye(4, dtype="float32"))
