@@ -516,6 +516,34 @@ def test_hooks_may_remove_themselves_and_belong_to_one_module():
     assert seen == [1, -1, -2]
 
 
+def test_a_hook_that_is_always_called_also_hears_of_errors():
+    layer, seen = nn.Linear(2, 2), []
+    layer.register_forward_hook(lambda m, args, out: seen.append("ordinary"))
+    layer.register_forward_hook(lambda m, args, out: seen.append((args, out)), always_call=True)
+    wrong = mg.ones((1, 3))
+    with pytest.raises(ValueError):
+        layer(wrong)
+    assert seen == [((wrong,), None)]
+    layer(mg.ones((1, 2)))
+    assert seen[1] == "ordinary" and seen[2][1].shape == (1, 2)
+
+
+def test_a_hook_that_is_always_called_hears_of_the_errors_of_others_and_hides_none():
+    layer, seen = nn.Identity(), []
+
+    def broken(module, args, out):
+        raise RuntimeError("this one" if out == 1 else "not this one")
+
+    layer.register_forward_hook(lambda *_: seen.append("before"), always_call=True)
+    layer.register_forward_hook(broken)
+    layer.register_forward_hook(lambda m, a, out: seen.append(out), always_call=True)
+    layer.register_forward_hook(lambda m, a, out: 1 / 0, always_call=True)
+    with pytest.raises(RuntimeError, match="^this one$") as caught:
+        layer(1)
+    assert seen == ["before", 1]  # each once
+    assert "ZeroDivisionError" in caught.value.__notes__[0]
+
+
 # -------------------------------------------------------------------------------------- containers
 
 

@@ -589,6 +589,31 @@ def test_an_algorithm_of_the_user():
         np.testing.assert_allclose(host(p), old - 1.5 * np.sign(host(p.grad)), 1e-5)
 
 
+def test_step_hooks_come_before_and_after_and_are_removed():
+    w = mg.tensor([1.0], requires_grad=True)
+    sgd, seen = optim.SGD([w], lr=0.5), []
+    before = sgd.register_step_pre_hook(lambda o, a, k: seen.append((o is sgd, a, k, w.item())))
+    after = sgd.register_step_post_hook(lambda o, a, k: seen.append((o is sgd, a, k, w.item())))
+    (w * w).sum().backward()
+    assert sgd.step() is None
+    assert seen == [(True, (), {}, 1.0), (True, (), {}, 0.0)]
+    before.remove()
+    sgd.step()
+    after.remove()
+    sgd.step()
+    assert len(seen) == 3
+
+
+def test_a_step_hook_may_change_the_arguments():
+    w = mg.tensor([1.0], requires_grad=True)
+    sgd, seen = optim.SGD([w], lr=0.5), []
+    other = copy.deepcopy(sgd)
+    sgd.register_step_pre_hook(lambda o, args, kwargs: ((lambda: 7.0,), {}))
+    sgd.register_step_post_hook(lambda o, args, kwargs: seen.append(args[0]()))
+    assert sgd.step(lambda: 8.0) == 7.0 and seen == [7.0]
+    assert other.step(lambda: 8.0) == 8.0  # the hooks are the one's only
+
+
 # ------------------------------------------------------------------------------------------- state
 
 

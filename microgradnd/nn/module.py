@@ -7,7 +7,6 @@ them when they are asked for, in the order in which they were set.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from warnings import warn
@@ -17,11 +16,11 @@ import numpy as np
 from ..arraylike import check_dtype, to_array
 from ..backend import Backend
 from ..functions import zeros_like
+from ..hooks import Handle, attach
 from ..modes import no_grad
 from ..tape import Tensor, raw, wrap
 
 Self = TypeVar("Self", bound="Module")
-_number = count(1).__next__  # of a hook: never given twice, so an old handle removes no new hook
 NONE: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -52,19 +51,6 @@ class Keys(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Handle:
-    """Takes a hook away again: call `remove()`."""
-
-    def __init__(self, owner: Module, kind: str, number: int):
-        self._owner, self._kind, self._number = owner, kind, number
-
-    def remove(self) -> None:
-        """Remove the hook; a second call does nothing."""
-        hooks = dict(getattr(self._owner, self._kind))
-        hooks.pop(self._number, None)
-        setattr(self._owner, self._kind, hooks)
-
-
 class Module:
     """A part of a network: `forward` computes, the attributes hold what it computes with.
 
@@ -89,7 +75,7 @@ class Module:
     # do.
     _persistent: Mapping[str, bool] = NONE  # the buffers by name, and whether they are saved
     _before: Mapping[int, Any] = NONE
-    _after: Mapping[int, Any] = NONE
+    _after: Mapping[int, tuple[Any, bool]] = NONE  # hooks, and whether errors do not stop them
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every module defines its own."""
@@ -99,14 +85,25 @@ class Module:
         """Run `forward` between the hooks."""
         if not (self._before or self._after):
             return self.forward(*args, **kwargs)
-        for before in list(self._before.values()):
-            changed = before(self, args)
-            if changed is not None:
-                args = changed if isinstance(changed, tuple) else (changed,)
-        out = self.forward(*args, **kwargs)
-        for after in list(self._after.values()):
-            changed = after(self, args, out)
-            out = out if changed is None else changed
+        out, called = None, set()
+        try:
+            for before in list(self._before.values()):
+                changed = before(self, args)
+                if changed is not None:
+                    args = changed if isinstance(changed, tuple) else (changed,)
+            out = self.forward(*args, **kwargs)
+            for number, (after, _) in list(self._after.items()):
+                called.add(number)
+                changed = after(self, args, out)
+                out = out if changed is None else changed
+        except BaseException as error:
+            for number, (after, always) in list(self._after.items()):
+                if always and number not in called:
+                    try:
+                        after(self, args, out)
+                    except Exception as another:
+                        error.add_note(f"and a forward hook raised {another!r}")
+            raise
         return out
 
     # --- attributes
@@ -365,23 +362,24 @@ class Module:
 
     # --- hooks
 
-    def register_forward_hook(self, hook: Callable[[Any, Any, Any], Any]) -> Handle:
+    def register_forward_hook(
+        self, hook: Callable[[Any, Any, Any], Any], *, always_call: bool = False
+    ) -> Handle:
         """Call `hook(module, args, output)` after each forward; what it gives replaces the output.
+
+        Args:
+            hook: The function.
+            always_call: Call it also if forward or another hook raises; the output then is None,
+                or what there is of it. What it raises itself becomes a note of that error.
 
         Returns:
             A handle whose `remove()` takes the hook away.
         """
-        return self._hook("_after", hook)
+        return attach(self, "_after", (hook, always_call))
 
     def register_forward_pre_hook(self, hook: Callable[[Any, Any], Any]) -> Handle:
         """Call `hook(module, args)` before each forward; what it gives replaces the arguments."""
-        return self._hook("_before", hook)
-
-    def _hook(self, kind: str, hook: Any) -> Handle:
-        hooks = getattr(self, kind)
-        number = _number()
-        setattr(self, kind, {**hooks, number: hook})
-        return Handle(self, kind, number)
+        return attach(self, "_before", hook)
 
     # --- looks
 

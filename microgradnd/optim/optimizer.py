@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from operator import is_
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .. import backend as backends
 from ..arraylike import to_array
 from ..backend import Backend
 from ..functions import zeros_like
+from ..hooks import Handle, attach
 from ..modes import enable_grad
 from ..tape import Tensor, raw, wrap
 
@@ -153,6 +155,9 @@ class Optimizer:
         ValueError: If there are none, one comes twice, is no leaf, or an option is out of range.
     """
 
+    _before: Mapping[int, Any] = MappingProxyType({})  # hooks; none until one is registered
+    _after: Mapping[int, Any] = MappingProxyType({})
+
     def __init__(self, params: Any, defaults: dict[str, Any]):
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
@@ -228,6 +233,21 @@ class Optimizer:
         Args:
             closure: Computes the loss and calls backward; what it gives is given back.
         """
+        if not (self._before or self._after):
+            return self._step(closure)
+        args: tuple[Any, ...] = () if closure is None else (closure,)
+        kwargs: dict[str, Any] = {}
+        for before in list(self._before.values()):
+            changed = before(self, args, kwargs)
+            if changed is not None:
+                args, kwargs = changed
+        loss = self._step(*args, **kwargs)
+        for after in list(self._after.values()):
+            after(self, args, kwargs)
+        return loss
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make a step, without the hooks."""
         loss = None
         if closure is not None:
             with enable_grad():
@@ -262,6 +282,20 @@ class Optimizer:
                 if storage is not None:
                     storage.version[0] += 1
         return loss
+
+    def register_step_pre_hook(self, hook: Callable[[Any, Any, Any], Any]) -> Handle:
+        """Call `hook(optimizer, args, kwargs)` before each step, with the arguments of `step`.
+
+        It may give new ones, as a pair `(args, kwargs)`.
+
+        Returns:
+            A handle whose `remove()` takes the hook away.
+        """
+        return attach(self, "_before", hook)
+
+    def register_step_post_hook(self, hook: Callable[[Any, Any, Any], Any]) -> Handle:
+        """Call `hook(optimizer, args, kwargs)` after each step that did not raise."""
+        return attach(self, "_after", hook)
 
     def _current(self, number: int) -> list[Flat]:
         """A group's buffers, made anew where the user replaced or moved a parameter."""

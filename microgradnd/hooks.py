@@ -1,0 +1,29 @@
+"""Functions that an object calls when it has done something, and how they are taken away again."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+_number = count(1).__next__  # of a hook: never given twice, so an old handle removes no new hook
+
+
+class Handle:
+    """Takes a hook away again: call `remove()`."""
+
+    def __init__(self, owner: Any, kind: str, number: int):
+        self._owner, self._kind, self._number = owner, kind, number
+
+    def remove(self) -> None:
+        """Remove the hook; a second call does nothing."""
+        hooks = dict(getattr(self._owner, self._kind))
+        hooks.pop(self._number, None)
+        setattr(self._owner, self._kind, hooks)
+
+
+def attach(owner: Any, kind: str, hook: Any) -> Handle:
+    """Add a hook to those that an owner has by number in its attribute `kind`."""
+    number = _number()
+    # A new dict: the owner may go through the old one, or share it with others of its class.
+    setattr(owner, kind, {**getattr(owner, kind), number: hook})
+    return Handle(owner, kind, number)
