@@ -1,0 +1,295 @@
+"""What rules ask about a training run: measures drawn from `Evidence`, each free of units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import pairwise
+from math import inf, isfinite, log10, nan, sqrt
+from statistics import median
+
+from .evidence import Comparison, Evidence, Layer, LayerState, Sample, Score
+from .thresholds import Thresholds
+
+
+def finite(values: Iterable[float]) -> list[float]:
+    """Give the numbers that are finite."""
+    return [v for v in values if isfinite(v)]
+
+
+def first(*values: float) -> float:
+    """Give the first number that is finite, else NaN."""
+    return next(iter(finite(values)), nan)
+
+
+def middle(values: Iterable[float]) -> float:
+    """Give the median of what is finite, else NaN."""
+    good = finite(values)
+    return median(good) if good else nan
+
+
+def mean(values: Sequence[float]) -> float:
+    """Give the mean, NaN of nothing."""
+    return sum(values) / len(values) if values else nan
+
+
+def over(value: float, limit: float) -> float:
+    """Give value / limit; NaN if the limit is no positive number."""
+    return value / limit if limit > 0 else nan
+
+
+class Facts:
+    """The measures, each computed when it is asked for."""
+
+    def __init__(self, evidence: Evidence, thresholds: Thresholds):
+        self.e, self.t = evidence, thresholds
+
+    # --- the result
+
+    @cached_property
+    def spread(self) -> float:
+        """One standard deviation of the metric of guessing."""
+        p, n = self.e.chance, self.e.train.n
+        counted = self.e.metric == "accuracy" and n > 0 and 0 <= p <= 1
+        return sqrt(p * (1 - p) / n) if counted else 0.0
+
+    @cached_property
+    def guessing(self) -> float:
+        """The metric up to which a result is no better than the best constant output."""
+        return self.e.chance + max(
+            self.t.chance_sds * self.spread, 0.0 if self.spread else self.t.margin
+        )
+
+    @cached_property
+    def nonfinite(self) -> bool:
+        """Whether a loss became NaN or infinite."""
+        events, last = self.e.events, self.e.train.loss
+        return (
+            (events is not None and events.nonfinite_step is not None)
+            or any(not isfinite(v) for v in self.e.losses)
+            or (self.e.train.n > 0 and not isfinite(last))
+        )
+
+    @cached_property
+    def baseline(self) -> bool:
+        """Whether there is a network to compare with."""
+        return any(isfinite(c.train.metric) for c in self.e.comparisons
+                   if c.what in ("reference", "shallow"))  # fmt: skip
+
+    def _learnable(self, score: Score | None) -> float:
+        """What the comparison shows to be learnable: its metric less its uncertainty."""
+        if score is None or not isfinite(score.metric):
+            return nan
+        if self.e.metric != "accuracy" or score.n <= 0:
+            return score.metric
+        p = min(max(score.metric, 0.0), 1.0)
+        return score.metric - sqrt((p * (1 - p) + 0.25 / score.n) / score.n)
+
+    @cached_property
+    def limits(self) -> dict[str, float]:
+        """What the training metric must reach: reason -> limit, where it is known."""
+        e, t = self.e, self.t
+        found = {
+            "target": e.target,
+            "chance": nan if self._nothing_to_learn else self.guessing,
+            "reference": self._learnable(self._held_out("reference")) - t.margin,
+            "shallow": self.shallow - t.margin,
+        }
+        if not self.baseline:
+            found["chance to 1"] = e.chance + t.no_baseline * (1 - e.chance)
+        return {reason: limit for reason, limit in found.items() if isfinite(limit)}
+
+    @cached_property
+    def bad(self) -> dict[str, tuple[float, float]]:
+        """Why the result on the training set is bad: reason -> (value, limit); {} if it is not."""
+        m, t = self.e.train.metric, self.t
+        found = {reason: (m, limit) for reason, limit in self.limits.items() if m < limit}
+        if self.nonfinite:
+            found = {"nonfinite": (nan, nan)} | found
+        if not isfinite(m) and self.loss_left > t.loss_kept:
+            found["loss"] = (self.loss_left, t.loss_kept)
+        return found
+
+    def _held_out(self, what: str) -> Score | None:
+        found = self.e.compared(what)
+        return None if found is None else found.test
+
+    @cached_property
+    def shallow(self) -> float:
+        """The training metric of the shallow comparison."""
+        shallow = self.e.compared("shallow")
+        return nan if shallow is None else shallow.train.metric
+
+    @cached_property
+    def _nothing_to_learn(self) -> bool:
+        """Whether the reference learned nothing, either."""
+        reference = self.e.compared("reference")
+        return reference is not None and reference.train.metric <= self.guessing
+
+    @cached_property
+    def deeper_is_worse(self) -> tuple[float, Comparison] | None:
+        """By how much the shallow network is better on the training set, if it is."""
+        shallow = self.e.compared("shallow")
+        if shallow is None or not self.bad or shallow.depth >= max(len(self.hidden), 1):
+            return None
+        m = self.e.train.metric if isfinite(self.e.train.metric) else self.e.chance
+        more = shallow.train.metric - m
+        return (more, shallow) if more > self.t.margin else None
+
+    # --- losses
+
+    @cached_property
+    def start(self) -> float:
+        """The loss before the first step."""
+        init = self.e.init
+        known = () if init is None else (init.loss, init.train.loss if init.train else nan)
+        return first(*known, *self.e.losses[:1])
+
+    @cached_property
+    def base(self) -> float:
+        """The loss of one who has learned nothing: of the best constant, else of the start."""
+        return first(self.e.constant, self.start)
+
+    @cached_property
+    def end(self) -> float:
+        """The loss after training; infinite, if it is NaN."""
+        if self.nonfinite:
+            return inf
+        tail = finite(self.e.losses)
+        return first(self.e.train.loss, mean(tail[-max(len(tail) // 10, 1) :]))
+
+    @cached_property
+    def loss_left(self) -> float:
+        """The loss after training, relative to that of having learned nothing."""
+        return over(self.end, self.base)
+
+    @cached_property
+    def first_loss(self) -> float:
+        """The loss before training, relative to the best constant output's."""
+        return over(self.start, self.e.constant)
+
+    @cached_property
+    def peak(self) -> float:
+        """The largest loss in training, relative to the first and the constant's."""
+        seen = finite([*self.e.losses, *(s.loss for s in self.e.samples),
+                       *(s.train.loss for s in self.e.samples if s.train)])  # fmt: skip
+        limit = max(finite((self.start, self.base)), default=nan)
+        return over(max(seen, default=nan), limit)
+
+    @cached_property
+    def falling(self) -> float:
+        """How much of the last loss went in the last quarter, in standard errors above noise.
+
+        Greater than 0 only if the loss falls beyond what mini-batches make it jump.
+        """
+        losses = finite(self.e.losses)
+        n = len(losses)
+        if n < 12:
+            return nan
+        third, fourth = losses[n // 2 : 3 * n // 4], losses[3 * n // 4 :]
+        noise = sqrt(sum(_variance(part) / len(part) for part in (third, fourth)))
+        drop = mean(third) - mean(fourth)
+        return over(drop - 2 * noise, mean(fourth)) if mean(fourth) > 0 else nan
+
+    @cached_property
+    def rising(self) -> float:
+        """Share of samples in which the training result became worse; NaN if there are too few."""
+        seen = [s.train for s in self.e.samples if s.train is not None]
+        pairs = list(pairwise(seen))
+        if len(pairs) < 5:
+            return nan
+        worse = [
+            a.metric - b.metric >= self.t.swing
+            or over(b.loss - a.loss, self.base) >= self.t.swing * 3
+            for a, b in pairs
+        ]
+        return sum(worse) / len(pairs)
+
+    # --- layers
+
+    @cached_property
+    def hidden(self) -> list[int]:
+        """The numbers of the hidden layers."""
+        return [i for i, layer in enumerate(self.e.layers) if not layer.output]
+
+    def states(self, sample: Sample | None) -> list[tuple[Layer, LayerState]]:
+        """Give the hidden layers with their states at that time."""
+        if sample is None or len(sample.layers) != len(self.e.layers):
+            return []
+        return [(self.e.layers[i], sample.layers[i]) for i in self.hidden]
+
+    @cached_property
+    def began(self) -> Sample | None:
+        """The state before training, if it was recorded."""
+        return self.e.init if self.states(self.e.init) else None
+
+    def worst(self, sample: Sample | None, what: str, least: int = 1) -> tuple[float, str | None]:
+        """Give the largest number of that name among hidden layers of `least` units, and where."""
+        found = [(getattr(state, what), layer.name) for layer, state in self.states(sample)
+                 if isfinite(getattr(state, what)) and layer.units >= least]  # fmt: skip
+        return max(found, key=lambda pair: pair[0], default=(nan, None))
+
+    def flow(self, sample: Sample | None) -> tuple[float, float, list[str]]:
+        """Give the decades that the gradient loses on its way back, per layer too, and the ends.
+
+        What counts is an example's gradient as a whole, its RMS times the root of the units: of
+        weights that suit their fan-in it stays the same where widths change.
+        """
+        sizes = [(state.delta * sqrt(max(layer.units, 1)), layer.name)
+                 for layer, state in self.states(sample) if state.delta == state.delta]  # fmt: skip
+        if len(sizes) < 2:
+            return nan, nan, []
+        (near, a), (far, b) = sizes[-1], sizes[0]
+        if not near:  # nothing comes in (an output layer of zeros): nothing can get lost
+            return nan, nan, [b, a]
+        if not isfinite(far) or not isfinite(near):
+            return (-inf if isfinite(near) else nan), nan, [b, a]
+        total = log10(near) - log10(far) if far else inf
+        return total, total / (len(sizes) - 1), [b, a]
+
+    @cached_property
+    def decay(self) -> tuple[float, float, list[str]]:
+        """The flow before training; if nobody recorded that, the flow now."""
+        return self.flow(self.began or self.e.now)
+
+    @cached_property
+    def slope(self) -> float:
+        """Mean |f'| of the hidden layers before training (or now)."""
+        return mean(finite(state.slope for _, state in self.states(self.began or self.e.now)))
+
+    @cached_property
+    def growth(self) -> float:
+        """Decades by which pre-activations grow from the first to the last layer at init."""
+        sample = self.began
+        sizes = [] if sample is None else [s.z_std for s in sample.layers if s.z_std > 0]
+        return log10(sizes[-1]) - log10(sizes[0]) if len(sizes) > 1 else nan
+
+    # --- steps
+
+    @cached_property
+    def ratios(self) -> list[float]:
+        """The size of steps relative to the weights at each sample: the median over layers."""
+        found = (middle(s.update for s in sample.layers) for sample in self.e.samples)
+        return finite(found)
+
+    @cached_property
+    def ratio(self) -> float:
+        """The median size of a step, where there was one."""
+        return middle(r for r in self.ratios if r > 0) if any(self.ratios) else first(*self.ratios)
+
+    @cached_property
+    def steps(self) -> int:
+        """How many steps there were."""
+        events = self.e.events
+        known = (self.e.plan.steps, 0 if events is None else events.steps, *self.e.loss_steps[-1:])
+        return max(known)
+
+    @cached_property
+    def travel(self) -> float:
+        """How far weights went at most, relative to their own size."""
+        return self.ratio * self.steps if self.steps else nan
+
+
+def _variance(values: Sequence[float]) -> float:
+    m = mean(values)
+    return sum((v - m) ** 2 for v in values) / max(len(values) - 1, 1)
