@@ -318,6 +318,8 @@ class Record:
     Attributes:
         layers, samples, losses, loss_steps, events, plan: As in `Evidence`.
         initial: The parameters before the first step, by name, as NumPy arrays ({} if too large).
+        task, metric, classes, chance, constant, inputs: As in `Evidence`, if the recorder was given
+            the training set.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -327,6 +329,12 @@ class Record:
     events: Events = field(default_factory=Events)
     plan: Plan = field(default_factory=Plan)
     initial: dict[str, Any] = field(default_factory=dict)
+    task: str = "other"
+    metric: str = ""
+    classes: int = 0
+    chance: float = nan
+    constant: float = nan
+    inputs: Inputs | None = None
 
 
 @dataclass

@@ -1,0 +1,323 @@
+"""What kind of problem a network has to solve, how well it does, and what its data look like.
+
+Accuracy and R2 = 1 - squared error / variance are both "higher is better", and both are compared
+with the best constant output. Its loss is computed by the user's own loss function, so that every
+loss can be judged beside it, whatever its unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf, isfinite, nan, prod
+from typing import Any
+
+import numpy as np
+
+from ..functions import asarray
+from ..modes import Switch, no_grad
+from ..nn.layers import Embedding
+from ..nn.module import Module
+from ..random import manual_seed
+from ..registry import REGISTRY
+from ..tape import Tensor, wrap
+from .evidence import Inputs, Score
+from .observe import batches, untouched
+
+#: Statistics of inputs are taken on at most so many numbers, of rows evenly spread.
+SEEN = 2**22
+
+
+@contextmanager
+def sandbox(model: Any = None, seed: int = 0) -> Iterator[None]:
+    """Compute without a trace: modes, buffers and generator stay, warnings of NumPy are silent.
+
+    Inside, the default generator draws from a seed of our own, so the same is drawn every time.
+    """
+    with untouched(model), Switch(recording=True, watch=None), np.errstate(all="ignore"):
+        manual_seed(seed)
+        yield
+
+
+# ------------------------------------------------------------------------------------------ data
+
+
+def pair(data: Any, name: str, model: Any = None) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Give inputs and target of `(x, y)` or `(x1, x2, y)` as Tensors where the model lives.
+
+    Raises:
+        TypeError: If it is no tuple of arrays.
+        ValueError: If they are not of one length, or empty.
+    """
+    if not isinstance(data, (tuple, list)) or len(data) < 2:
+        got = f"{len(data)} of them" if isinstance(data, (tuple, list)) else type(data).__name__
+        raise TypeError(
+            f"{name} must be a tuple (inputs, target) of arrays, got {got}; of a DataLoader, give "
+            "the arrays that its dataset was made of"
+        )
+    home = home_of(model)
+    *inputs, target = [asarray(part).detach() for part in data]
+    lengths = [part.shape[0] if part.ndim else None for part in (*inputs, target)]
+    if len(set(lengths)) > 1 or lengths[0] in (None, 0):
+        shapes = [part.shape for part in (*inputs, target)]
+        raise ValueError(f"{name} must be arrays with one row per example, got shapes {shapes}")
+    *inputs, target = [p if p.backend is home or home is None else p.to(home.name)
+                       for p in (*inputs, target)]  # fmt: skip
+    return tuple(inputs), target
+
+
+def home_of(model: Any) -> Any:
+    """Give the backend of a model's parameters; None for a function, or without any."""
+    parameters = model.parameters() if isinstance(model, Module) else ()
+    return next((p.backend for p in parameters), None)
+
+
+def taken(tensors: tuple[Tensor, ...], rows: Any) -> tuple[Tensor, ...]:
+    """Give rows (a host array of numbers) of each tensor."""
+    return tuple(
+        wrap(t.backend.xp.take(t._array, t.backend.asarray(rows), 0)) for t in tensors
+    )  # fmt: skip
+
+
+def spread(n: int, most: int) -> Any:
+    """Give at most so many row numbers of n, evenly spread."""
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(np.int64)
+
+
+def host(tensor: Tensor) -> Any:
+    """Fetch a tensor as a NumPy array."""
+    return tensor.backend.to_numpy(tensor._array)
+
+
+def describe(
+    model: Any, inputs: tuple[Tensor, ...], target: Tensor, output: Any = None
+) -> Inputs:
+    """Give the statistics of inputs and targets (of several inputs: the first that is float)."""
+    x = next((t for t in inputs if t.dtype.kind == "f"), inputs[0])
+    features = prod(x.shape[1:])
+    rows = spread(x.shape[0], max(SEEN // max(features, 1), 2))
+    seen = host(taken((x,), rows)[0]).astype(np.float64).reshape(len(rows), features)
+    t = host(target).astype(np.float64)
+    found = Inputs(
+        dtype=x.dtype.name, features=features, nonfinite=_nonfinite(x),
+        target_dtype=target.dtype.name, target_nonfinite=_nonfinite(target),
+        outputs=prod(output.shape[1:]) if isinstance(output, Tensor) else 0,
+        ids=x.dtype.kind in "iu" and takes_ids(model),
+    )  # fmt: skip
+    if np.isfinite(t).any():
+        found.target_low, found.target_high = map(float, _ends(t))
+    good = np.isfinite(seen)
+    if not good.any():
+        return found
+    with np.errstate(all="ignore"):
+        found.low, found.high = map(float, _ends(seen))
+        found.mean, found.std = float(seen[good].mean()), float(seen[good].std())
+        count = good.sum(axis=0)
+        kept = np.where(good, seen, 0.0)
+        mean = kept.sum(axis=0) / count
+        std = np.sqrt((np.where(good, seen - mean, 0.0) ** 2).sum(axis=0) / count)
+    # Rounding leaves a constant feature a deviation of some ulp of its mean.
+    varies = std > 1e-6 * np.abs(mean)
+    found.constant = float(1 - varies.mean()) if len(rows) > 1 else nan
+    if varies.any() and len(rows) > 1:
+        found.shift = float(np.max(np.abs(mean[varies]) / std[varies]))
+        found.ratio = float(std[varies].max() / np.median(std[varies]))
+    return found
+
+
+def _ends(values: Any) -> tuple[Any, Any]:
+    good = values[np.isfinite(values)]
+    return good.min(), good.max()
+
+
+def _nonfinite(tensor: Tensor) -> int:
+    if tensor.dtype.kind != "f":
+        return 0
+    return int((~REGISTRY["isfinite"](tensor)).sum().item())
+
+
+def takes_ids(model: Any) -> bool:
+    """Say whether a model has an embedding."""
+    return isinstance(model, Module) and any(isinstance(m, Embedding) for m in model.modules())
+
+
+# --------------------------------------------------------------------------------------- problem
+
+
+@dataclass
+class Problem:
+    """What a network is to do.
+
+    Attributes:
+        task, metric, classes, chance, constant: As in `Evidence`.
+        kind: What targets are: `"classes"` (ids), `"weights"` (one per class, one-hot), `"binary"`
+            (0 and 1), `"signs"` (-1 and 1), `"numbers"`, or "".
+        form: What the loss wants outputs to be: of the best constant one, the kind that it was
+            (`"log"` probabilities, `"shares"`, `"top"` class, `"logit"`, `"mean"`, `"median"`).
+        shape: Of one output.
+    """
+
+    task: str = "other"
+    metric: str = ""
+    classes: int = 0
+    chance: float = nan
+    constant: float = nan
+    kind: str = ""
+    form: str = ""
+    shape: tuple[int, ...] = field(default=())
+
+    def right(self, output: Tensor, target: Tensor) -> Tensor:
+        """Give which answers are right (booleans), or squared errors of numbers."""
+        if self.kind in ("classes", "weights"):
+            truth = target.argmax(1) if self.kind == "weights" else target
+            return output.argmax(1) == truth
+        if self.kind in ("binary", "signs"):
+            cut = 0.0 if self.kind == "signs" or self.form == "logit" else 0.5
+            return (output > cut) == (target > (0.5 if self.kind == "binary" else 0.0))
+        return (output.astype("float64") - target.astype("float64")) ** 2
+
+    def score(
+        self, model: Any, loss_fn: Any, inputs: tuple[Tensor, ...], target: Tensor,
+        batch: int = 256,
+    ) -> Score:  # fmt: skip
+        """Give loss and metric on a set, in eval mode; numbers are fetched once, at the end.
+
+        Args:
+            model: A clone, or a function: hooks of the user's model would count this, too.
+            loss_fn: May be None; then there is no loss.
+            inputs: One or several, (N, ...).
+            target: (N, ...).
+            batch: Rows at a time.
+        """
+        n, losses, rights, parts = len(target), [], [], batches(len(target), batch)
+        with sandbox(model), no_grad():
+            if isinstance(model, Module):
+                model.eval()
+            for rows in parts:
+                output, wanted = model(*(x[rows] for x in inputs)), target[rows]
+                if loss_fn is not None:
+                    losses.append(loss_fn(output, wanted))
+                if self.kind:
+                    rights.append(self.right(output, wanted).astype("float64").mean())
+            share = np.array([rows.stop - rows.start for rows in parts]) / n
+            return Score(n, _mean(losses, share), self._metric(_mean(rights, share), target))
+
+    def _metric(self, mean: float, target: Tensor) -> float:
+        if self.kind != "numbers":
+            return mean
+        t = target.astype("float64")
+        variance = ((t - t.mean(axis=0)) ** 2).mean().item()
+        if not variance:
+            return 1.0 if mean == 0 else nan
+        # What is no number is no unknown result, but a bad one.
+        return 1.0 - mean / variance if isfinite(mean) else -inf
+
+
+def _mean(values: list[Any], share: Any) -> float:
+    if not values:
+        return nan
+    if not all(isinstance(v, Tensor) and v.shape == () for v in values):
+        shapes = {getattr(v, "shape", type(v).__name__) for v in values}
+        raise ValueError(f"loss_fn must give one number, the mean over the batch; got {shapes}")
+    stacked = REGISTRY["stack"]([v.detach().astype("float64") for v in values])
+    return float(np.dot(host(stacked), share))
+
+
+def problem(loss_fn: Any, output: Any, target: Tensor) -> Problem:
+    """Find out what kind of problem it is.
+
+    Args:
+        loss_fn: Of output and target; None leaves the constant output's loss unknown.
+        output: What the model gives for some rows.
+        target: All targets, (N, ...).
+    """
+    if not isinstance(output, Tensor) or not output.ndim:
+        return Problem()
+    shape = tuple(output.shape[1:])
+    kind = _kind(shape, target)
+    found = Problem(kind=kind, shape=shape)
+    if not kind:
+        return found
+    found.task = "regression" if kind == "numbers" else "classification"
+    found.metric = "r2" if kind == "numbers" else "accuracy"
+    found.chance, found.classes, constants = _constants(kind, shape, host(target))
+    if loss_fn is not None:
+        found.constant, found.form = _least(loss_fn, constants, output, target)
+    return found
+
+
+def _kind(shape: tuple[int, ...], target: Tensor) -> str:
+    wanted = target.shape[1:]
+    if target.dtype.kind in "biu" and shape[:1] > (1,) and wanted == shape[1:]:
+        return "classes"
+    if wanted != shape:
+        return ""
+    values = host(target)
+    if shape[:1] > (1,) and ((values >= 0) & (values <= 1)).all():
+        if np.abs(values.astype(np.float64).sum(axis=1) - 1.0).max() < 1e-3:
+            return "weights"
+    if ((values == 0) | (values == 1)).all():
+        return "binary"
+    if (np.abs(values) == 1).all():
+        return "signs"
+    return "numbers"
+
+
+def _constants(
+    kind: str, shape: tuple[int, ...], target: Any
+) -> tuple[float, int, dict[str, Any]]:
+    """Give chance, number of classes, and constant outputs of which one should be the best."""
+    if kind in ("classes", "weights"):
+        count, rest = shape[0], (1,) * (len(shape) - 1)
+        ids = target if kind == "classes" else target.argmax(1)
+        good = ids[(ids >= 0) & (ids < count)].astype(np.int64)
+        seen = np.bincount(good.ravel(), minlength=count) / max(good.size, 1)
+        mean = seen if kind == "classes" else np.moveaxis(target, 1, -1).reshape(-1, count).mean(0)
+        log = np.log(np.maximum(mean, 1e-3 / max(target.size, 1)))
+        top = np.eye(count)[seen.argmax()]
+        forms = {"log": log, "shares": mean, "top": top}
+        return float(seen.max()), count, {k: v.reshape(count, *rest) for k, v in forms.items()}
+    t = target.astype(np.float64)
+    mean = t.mean(axis=0)
+    if kind == "numbers":
+        return 0.0, 0, {"mean": mean, "median": np.median(t, axis=0)}
+    p = mean if kind == "binary" else (mean + 1) / 2
+    inside = np.clip(p, 1e-3 / len(t), 1 - 1e-3 / len(t))
+    forms = {"logit": np.log(inside / (1 - inside)), "mean": mean, "top": np.sign(p - 0.5)}
+    return float(np.maximum(p, 1 - p).mean()), 2, forms
+
+
+def _least(
+    loss_fn: Callable[[Any, Any], Any], constants: dict[str, Any], output: Tensor, target: Tensor
+) -> tuple[float, str]:
+    """Give the least loss of the constant outputs, and which one has it."""
+    best, form = nan, next(iter(constants))
+    parts = batches(len(target), 256)
+    share = np.array([rows.stop - rows.start for rows in parts]) / len(target)
+    for name, value in constants.items():
+        losses = []
+        with sandbox(), no_grad():
+            one = asarray(output.backend.asarray(np.asarray(value, output.dtype)))
+            for rows in parts:
+                size = (rows.stop - rows.start, *output.shape[1:])
+                full = wrap(one.backend.xp.broadcast_to(one._array, size))
+                losses.append(loss_fn(full, target[rows]))
+            loss = _mean(losses, share)
+        if isfinite(loss) and not loss >= best:
+            best, form = loss, name
+    return best, form
+
+
+def first_output(model: Any, inputs: tuple[Tensor, ...], rows: int = 256) -> Any:
+    """Give a model's output for its first rows, in eval mode; its exception gets a note."""
+    with sandbox(model), no_grad():
+        if isinstance(model, Module):
+            model.eval()
+        few = tuple(x[:rows] for x in inputs)
+        try:
+            return model(*few)
+        except Exception as error:
+            shapes = ", ".join(f"{x.dtype.name} {x.shape}" for x in few)
+            error.add_note(f"The model raised this when the diagnosis called it with {shapes}.")
+            raise
