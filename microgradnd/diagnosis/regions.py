@@ -1,0 +1,490 @@
+"""Where a network that is linear in pieces is one linear map: regions, and the map of an example.
+
+A network of ReLUs or Maxout units is affine wherever all its units choose alike. Such regions are
+convex; along a line and in a plane they are found exactly, by cutting the line or the plane where
+the choice of a unit changes, operation after operation: inside of what all earlier ones have left
+whole, the next one is affine, so its values at the corners say where to cut.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..extras import need
+from ..random import Generator
+from ..tape import raw
+from .piecewise import CHOICES, KINKS, Follower, host, rivals, slope
+from .tables import bar, table
+
+#: Regions whose share of the line or of the plane is smaller are rounding.
+SMALLEST = 1e-12
+#: Values closer to each other than this, relative to the largest, are the same.
+EQUAL = 1e-12
+#: Rows that are computed at once.
+ROWS = 4096
+
+
+# ------------------------------------------------------------------------------------ regions
+
+
+@dataclass(repr=False)
+class Line:
+    """The linear regions between two points a and b, at a + t (b - a).
+
+    Attributes:
+        count: How many there are.
+        breaks: Where one ends and another begins: t between 0 and 1, ascending.
+        places: Which operation bends there, `"2 relu"` for one after the module 2.
+        t, outputs: The output, (len(t), ...), at 0, at the breaks, and at 1; straight in between.
+    """
+
+    count: int
+    breaks: list[float]
+    places: list[str]
+    t: list[float]
+    outputs: Any
+
+    def __repr__(self) -> str:
+        return f"{self.count} linear regions on the line{_by_place(Counter(self.places))}"
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw the outputs along the line, with a tick where a region ends.
+
+        Args:
+            path: Write the picture there.
+
+        Returns:
+            The matplotlib figure (closed, if it was written).
+
+        Raises:
+            ImportError: Without matplotlib.
+        """
+        plt = need("matplotlib.pyplot", "examples", "linear_regions(...).plot")
+        figure, axes = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
+        axes.plot(self.t, np.reshape(self.outputs, (len(self.t), -1)), lw=1.2)
+        for t in self.breaks:
+            axes.axvline(t, color="0.8", lw=0.5, zorder=0)
+        axes.set(xlabel="t, from a to b", ylabel="output", title=f"{self.count} linear regions")
+        return _written(plt, figure, path)
+
+
+@dataclass(repr=False)
+class Plane:
+    """The linear regions in a plane, at origin + s u + t v, s and t between -1 and 1.
+
+    Attributes:
+        count: How many there are; sampled: how many the points are in.
+        exact: Whether the plane was cut, not sampled.
+        cells: Of an exact count: each region's corners (s, t), in order around it.
+        labels: Of a sampled one: the number of the region at each point, (resolution, resolution),
+            t along the first axis.
+    """
+
+    count: int
+    exact: bool
+    cells: list[Any] = field(default_factory=list)
+    labels: Any = None
+
+    def __repr__(self) -> str:
+        how = "" if self.exact else f" met by {self.labels.size} points"
+        return f"{self.count} linear regions in the plane{how}"
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw each region in a color of its own.
+
+        Args:
+            path: Write the picture there.
+
+        Returns:
+            The matplotlib figure (closed, if it was written).
+
+        Raises:
+            ImportError: Without matplotlib.
+        """
+        plt = need("matplotlib.pyplot", "examples", "linear_regions(...).plot")
+        figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
+        shades = Generator(0).uniform(0.25, 0.95, (self.count, 3)).numpy()
+        for cell, shade in zip(self.cells, shades, strict=False):
+            axes.fill(*np.transpose(cell), color=shade, ec="black", lw=0.3)
+        if self.labels is not None:
+            axes.imshow(shades[self.labels], origin="lower", extent=(-1, 1, -1, 1))
+        axes.set(xlabel="s", ylabel="t", aspect="equal", title=repr(self))
+        return _written(plt, figure, path)
+
+
+def linear_regions(
+    model: Any, line: Any = None, plane: Any = None, resolution: int | None = None
+) -> Line | Plane:
+    r"""Count the regions in which the network is one affine map, along a line or in a plane.
+
+    A region is where all units choose alike: on the same side of their kinks, and of each Maxout
+    the same piece. One hidden layer of n ReLUs in general position has
+    :math:`\sum_{j \le d} \binom{n}{j}` regions in d dimensions. The network is taken in eval mode
+    and in float64; regions below 1e-12 of the line or plane are not seen.
+
+    Args:
+        model: A Module, or a function of rows, of affine maps and of relu, leaky_relu, prelu,
+            relu6, hard_tanh, abs, maximum and maxout, connected in any way.
+        line: Two examples (a, b): exact, between them.
+        plane: Three arrays (origin, u, v): the points origin + s u + t v, s and t from -1 to 1.
+        resolution: Of a plane, sample a grid of so many points each way; else it is cut exactly,
+            which takes about a millisecond per region.
+
+    Raises:
+        ValueError: If not exactly one of line and plane is given, or another operation is found.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> net = mg.nn.Sequential(mg.nn.Linear(1, 3), mg.relu)
+        >>> with mg.no_grad():
+        ...     _ = net[0].weight.assign_([[1.0], [1.0], [-1.0]])
+        ...     _ = net[0].bias.assign_([1.0, 0.0, 0.5])
+        >>> found = mg.diagnosis.linear_regions(net, line=([-2.0], [2.0]))
+        >>> found.count, [round(-2 + 4 * t, 6) for t in found.breaks]
+        (4, [-1.0, 0.0, 0.5])
+    """
+    if (line is None) == (plane is None):
+        raise ValueError("linear_regions: give either line=(a, b) or plane=(origin, u, v)")
+    corners = [host(raw(point)) for point in (plane if line is None else line)]
+    wanted = 2 if plane is None else 3
+    if len(corners) != wanted or len({c.shape for c in corners}) > 1:
+        raise ValueError(f"linear_regions: {wanted} arrays of one shape are wanted, got "
+                         f"{[c.shape for c in corners]}")  # fmt: skip
+    origin, *ways = [corners[0], corners[1] - corners[0]] if plane is None else corners
+    network = _Network(Follower(model, "linear_regions"), origin, np.stack(ways))
+    if plane is None:
+        return _line(network)
+    if resolution is None:
+        cells, _ = network.cut(np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]))
+        return Plane(len(cells), True, cells)
+    side = (2 * np.arange(resolution) + 1) / resolution - 1
+    places = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    _, labels = np.unique(network.patterns(places), return_inverse=True)
+    return Plane(int(labels.max()) + 1, False, labels=labels.reshape(resolution, resolution))
+
+
+def _line(network: _Network) -> Line:
+    cells, bends = network.cut(np.array([[0.0], [1.0]]))
+    t = sorted({0.0, 1.0, *(float(cell.min()) for cell in cells)})
+    outputs = network.outputs(np.reshape(t, (-1, 1)))
+    return Line(len(cells), t[1:-1], [bends[at] for at in t[1:-1]], t, outputs)
+
+
+class _Network:
+    """A network seen from a line or a plane: points are coordinates along one or two ways."""
+
+    def __init__(self, follower: Follower, origin: Any, ways: Any):
+        self.follower, self.origin, self.ways = follower, origin, ways
+
+    def _run(self, places: Any, hear: Callable[..., None]) -> Any:
+        return self.follower.run(self.origin + np.tensordot(places, self.ways, axes=1), hear)
+
+    def outputs(self, places: Any) -> Any:
+        """Give the network's output at points."""
+        return self._run(places, lambda *step: None)
+
+    def values(self, places: Any, number: int) -> tuple[Any, str]:
+        """Give what the operation of that number chooses from, (points, units, k), and its name."""
+        found: list[Any] = []
+        name = ""
+        for start in range(0, len(places), ROWS):
+            met = 0
+
+            def hear(node: Any, operands: Any, result: Any, residuals: Any, attrs: Any) -> None:
+                nonlocal met, name
+                if node.op.name in KINKS or node.op.name in CHOICES:
+                    if met == number:
+                        found.append(rivals(node.op.name, operands, attrs))
+                        name = f"{self.follower.place} {node.op.name}".lstrip()
+                    met += 1
+
+            self._run(places[start : start + ROWS], hear)
+        return (np.concatenate(found) if found else None), name
+
+    def patterns(self, places: Any) -> Any:
+        """Give a number for what all units choose at each point: equal for equal choices."""
+        sums = np.zeros(len(places), np.uint64)
+        for start in range(0, len(places), ROWS):
+            part = slice(start, start + ROWS)
+            bits = Generator(0).bits
+
+            def hear(node: Any, operands: Any, result: Any, residuals: Any, attrs: Any) -> None:
+                if node.op.name in KINKS or node.op.name in CHOICES:
+                    won = rivals(node.op.name, operands, attrs).argmax(axis=-1).astype(np.uint64)
+                    sums[part] += won @ bits(won.shape[1])  # noqa: B023 (it is called at once)
+
+            self._run(places[part], hear)
+        return sums
+
+    def cut(self, start: Any) -> tuple[list[Any], dict[float, str]]:
+        """Cut a cell, given by its corners, into regions; on a line also say what bends where."""
+        cells, number = [start], 0
+        bends: dict[float, str] = {}
+        least = SMALLEST * _extent(start)
+        while True:
+            values, name = self.values(np.concatenate(cells), number)
+            if values is None:
+                return cells, bends
+            near = EQUAL * np.abs(values).max(axis=(0, 2))
+            parts = np.split(values, np.cumsum([len(cell) for cell in cells])[:-1])
+            cells = [new for cell, part in zip(cells, parts, strict=True)
+                     for new in _divide(cell, part, near, least)]  # fmt: skip
+            for cell in cells if start.shape[1] == 1 else ():
+                bends.setdefault(float(cell.min()), name)
+            number += 1
+
+
+def _divide(cell: Any, values: Any, near: Any, least: float) -> list[Any]:
+    """Cut a convex cell where the choice of a unit changes.
+
+    Args:
+        cell: Its corners, (n, d).
+        values: At the corners what each unit chooses from, (n, units, k), affine in between.
+        near: For each unit, a difference that is none.
+        least: The smallest extent of a cell.
+    """
+    d, (units, k) = cell.shape[1], values.shape[1:]
+    done = []
+    todo = [(np.concatenate([cell, values.reshape(len(cell), -1)], axis=1), 0)]
+    while todo:
+        rows, first = todo.pop()
+        options = rows[:, d:].reshape(-1, units, k)[:, first:]
+        leads = options >= options.max(axis=-1, keepdims=True) - near[first:, None]
+        open_ = ~leads.all(axis=0).any(axis=-1)  # units that no piece wins at all corners
+        if not open_.any():
+            done.append(rows[:, :d])
+            continue
+        unit = first + int(open_.argmax())
+        for piece in range(k):
+            part = rows
+            for other in range(k):
+                at = d + unit * k
+                ahead = part[:, at + piece] - part[:, at + other]
+                part = _clip(part, np.where(np.abs(ahead) <= near[unit], 0.0, ahead))
+            if len(part) and _extent(part[:, :d]) > least:
+                todo.append((part, unit + 1))
+    return done
+
+
+def _clip(rows: Any, ahead: Any) -> Any:
+    """Give the part of a convex cell where a function, given at its corners, is not negative."""
+    inside = ahead >= 0
+    if inside.all():
+        return rows
+    kept = []
+    for i in range(len(rows)):
+        j = (i + 1) % len(rows)
+        if inside[i]:
+            kept.append(rows[i])
+        if inside[i] != inside[j] and (len(rows) > 2 or i == 0):
+            kept.append(rows[i] + ahead[i] / (ahead[i] - ahead[j]) * (rows[j] - rows[i]))
+    return np.array(kept).reshape(-1, rows.shape[1])
+
+
+def _extent(cell: Any) -> float:
+    """Give the length of a piece of a line, or the area of a polygon."""
+    if cell.shape[1] == 1:
+        return float(cell.max() - cell.min())
+    x, y = (cell - cell[0]).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def _by_place(places: Counter[str]) -> str:
+    if not places:
+        return ""
+    most = max(places.values())
+    rows = [(place, n, bar(n / most)) for place, n in places.items()]
+    return "\n" + table(("bends at", "times", ""), sorted(rows))
+
+
+def _written(plt: Any, figure: Any, path: Any) -> Any:
+    if path is not None:
+        figure.savefig(path)
+        plt.close(figure)
+    return figure
+
+
+# ------------------------------------------------------------------------------------ subnetwork
+
+
+@dataclass(repr=False)
+class ThinLayer:
+    """An affine map between the units that an example uses: h = weight @ (h before) + bias.
+
+    Attributes:
+        name: Of the module whose weight it is.
+        activation: What chose its units; it has become part of weight and bias.
+        kept: The numbers of its units that depend on the input.
+        units: How many there are in the whole network.
+        weight, bias: NumPy arrays, (kept, kept before) and (kept,), float64.
+    """
+
+    name: str
+    activation: str
+    kept: Any
+    units: int
+    weight: Any
+    bias: Any
+
+
+@dataclass(repr=False)
+class Thin:
+    """The thin linear network that one example uses.
+
+    Attributes:
+        layers: Its layers; units that are constant near the example are in the next one's bias.
+        shape: Of an example's output.
+    """
+
+    layers: list[ThinLayer]
+    shape: tuple[int, ...]
+
+    def forward(self, x: Any) -> Any:
+        """Give the output for an example, as NumPy's: near the example it is the network's."""
+        h = host(raw(x)).reshape(-1)
+        for layer in self.layers:
+            h = layer.weight @ h + layer.bias
+        return h.reshape(self.shape)
+
+    @property
+    def matrix(self) -> Any:
+        """The product of all weights, (outputs, inputs): the network's Jacobian."""
+        product = self.layers[0].weight
+        for layer in self.layers[1:]:
+            product = layer.weight @ product
+        return product
+
+    @property
+    def bias(self) -> Any:
+        """What is added to `matrix @ x`, (outputs,)."""
+        h = self.layers[0].bias
+        for layer in self.layers[1:]:
+            h = layer.weight @ h + layer.bias
+        return h
+
+    def __repr__(self) -> str:
+        rows = [(x.name, x.activation, len(x.kept), x.units, bar(len(x.kept) / max(x.units, 1)))
+                for x in self.layers]  # fmt: skip
+        return table(("layer", "activation", "used", "of", ""), rows)
+
+
+def active_subnetwork(model: Any, x: Any) -> Thin:
+    """Give the thin linear network that one example uses: the units at work, and nothing else.
+
+    A ReLU that is off is left out, of a Maxout unit only the winning piece stays, a leaky ReLU
+    multiplies by its slope. What is left has no activation, gives the same output for the example,
+    and is its network's derivative. The network is taken in eval mode and in float64.
+
+    Args:
+        model: A chain of modules or functions on rows, without branches: Linear, batch
+            normalization, dropout, and what `linear_regions` takes.
+        x: One example (features, ...).
+
+    Raises:
+        ValueError: If the network has branches, or an operation that is not linear in pieces.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> net = mg.nn.Sequential(mg.nn.Linear(3, 8), mg.relu, mg.nn.Linear(8, 2))
+        >>> x = mg.tensor([1.0, -2.0, 0.5])
+        >>> thin = mg.diagnosis.active_subnetwork(net, x)
+        >>> mg.allclose(thin.matrix @ x.numpy() + thin.bias, net(x[None]).detach(), atol=1e-6)
+        True
+    """
+    return _Chain(Follower(model, "active_subnetwork"), host(raw(x))).thin
+
+
+class _Chain:
+    """Follows one example, and keeps the current values as an affine map of the layer before.
+
+    The values `kept` are rows @ (the layer before) + bias; the others are the numbers `fixed`.
+    """
+
+    def __init__(self, follower: Follower, x: Any):
+        n = x.size
+        self.follower, self.layers = follower, list[ThinLayer]()
+        self.kept, self.fixed = np.arange(n), np.zeros(n)
+        self.rows, self.bias = np.eye(n), np.zeros(n)
+        self.name = self.activation = ""
+        self.last: Any = None
+        output = follower.run(x[None], self.hear)[0]
+        rows = np.zeros((len(self.fixed), self.rows.shape[1]))
+        rows[self.kept], self.fixed[self.kept] = self.rows, self.bias
+        self.kept, self.rows, self.bias = np.arange(len(self.fixed)), rows, self.fixed
+        self._end()
+        self.thin = Thin(self.layers, output.shape)
+
+    def hear(self, node: Any, operands: Any, result: Any, residuals: Any, attrs: Any) -> None:
+        """Take the next operation."""
+        op = node.op
+        nodes = [getattr(x, "_node", None) for x in operands]
+        of_data = [i for i, n in enumerate(nodes) if n is not None and n.serial in
+                   self.follower.data]  # fmt: skip
+        x = operands[of_data[0]]
+        if len(of_data) > 1 or self.last not in (None, x._node):
+            raise self._refused(f"{op.name} joins or leaves a branch")
+        self.last = node
+        if op.name in ("linear", "matmul") and of_data == [0] and x.ndim == 2:
+            weight = host(raw(operands[1]))
+            bias = host(raw(operands[2])) if len(operands) > 2 and operands[2] is not None else 0.0
+            self._product(weight if op.name == "linear" else weight.T, bias)
+        elif op.name == "maxout":
+            axis, k = attrs.get("axis", -1), attrs["pieces"]
+            numbers = np.moveaxis(np.arange(x.size).reshape(x.shape), axis, -1)
+            numbers = numbers.reshape(*numbers.shape[:-1], -1, k)
+            won = host(residuals[0]).astype(np.int64)[..., None]
+            chosen = np.take_along_axis(numbers, won, axis=-1)[..., 0]
+            self._choose(np.moveaxis(chosen, -1, axis).reshape(-1))
+            self.activation = op.name
+        elif op.elementwise and x.shape == result.shape:
+            z, a = host(raw(x)).reshape(-1), host(raw(result)).reshape(-1)
+            steepness = slope(node, result, x).reshape(-1)
+            self._scale(steepness, a - steepness * z)
+            if op.name in KINKS or op.name in CHOICES:
+                self.activation = op.name
+        elif op.name not in ("reshape", "squeeze", "expand_dims", "copy"):
+            raise self._refused(f"{op.name} is none of them")
+
+    def _refused(self, why: str) -> ValueError:
+        return ValueError(
+            "active_subnetwork: a chain of affine maps of rows, elementwise operations and maxout "
+            f"is wanted; {why}{self.follower.after}"
+        )
+
+    def _product(self, weight: Any, bias: Any) -> None:
+        fixed = np.delete(np.arange(len(self.fixed)), self.kept)
+        bias = weight[:, fixed] @ self.fixed[fixed] + bias
+        rows = weight[:, self.kept]
+        if self.name:
+            self._end()
+        else:  # what comes before the first layer is folded into it
+            bias, rows = rows @ self.bias + bias, rows @ self.rows
+        self.name, self.activation = self.follower.place or str(len(self.layers)), "none"
+        self.kept, self.fixed = np.arange(len(weight)), np.zeros(len(weight))
+        self.rows, self.bias = rows, bias
+
+    def _end(self) -> None:
+        self.layers.append(ThinLayer(self.name, self.activation, self.kept, len(self.fixed),
+                                     self.rows, self.bias))  # fmt: skip
+
+    def _scale(self, steepness: Any, shift: Any) -> None:
+        d, o = steepness[self.kept], shift[self.kept]
+        self.fixed = steepness * self.fixed + shift
+        self.rows, self.bias = d[:, None] * self.rows, d * self.bias + o
+        self._only(d != 0)
+
+    def _choose(self, numbers: Any) -> None:
+        where = np.full(len(self.fixed), -1)
+        where[self.kept] = np.arange(len(self.kept))
+        self.fixed, where = self.fixed[numbers], where[numbers]
+        self.kept = np.flatnonzero(where >= 0)
+        self.rows, self.bias = self.rows[where[self.kept]], self.bias[where[self.kept]]
+
+    def _only(self, alive: Any) -> None:
+        self.fixed[self.kept] = self.bias
+        self.kept, self.rows, self.bias = self.kept[alive], self.rows[alive], self.bias[alive]
