@@ -25,6 +25,8 @@ from ..tape import Tensor, wrap
 from .evidence import Inputs, Score
 from .observe import batches, untouched
 
+#: A class id that means "no class" (`ignore_index` of the cross-entropy).
+IGNORED = -100
 #: Statistics of inputs are taken on at most so many numbers, of rows evenly spread.
 SEEN = 2**22
 
@@ -98,7 +100,8 @@ def describe(
     features = prod(x.shape[1:])
     rows = spread(x.shape[0], max(SEEN // max(features, 1), 2))
     seen = host(taken((x,), rows)[0]).astype(np.float64).reshape(len(rows), features)
-    t = host(target).astype(np.float64)
+    t = host(target)
+    t = (t[t != IGNORED] if t.dtype.kind == "i" else t).astype(np.float64)
     found = Inputs(
         dtype=x.dtype.name, features=features, nonfinite=_nonfinite(x),
         target_dtype=target.dtype.name, target_nonfinite=_nonfinite(target),
@@ -204,6 +207,9 @@ class Problem:
             return Score(n, _mean(losses, share), self._metric(_mean(rights, share), target))
 
     def _metric(self, mean: float, target: Tensor) -> float:
+        if self.kind == "classes":  # what is ignored was counted as wrong
+            counts = (target != IGNORED).astype("float64").mean().item()
+            return mean / counts if counts else nan
         if self.kind != "numbers":
             return mean
         t = target.astype("float64")
@@ -254,9 +260,9 @@ def _kind(shape: tuple[int, ...], target: Tensor) -> str:
     if wanted != shape:
         return ""
     values = host(target)
-    if shape[:1] > (1,) and ((values >= 0) & (values <= 1)).all():
-        if np.abs(values.astype(np.float64).sum(axis=1) - 1.0).max() < 1e-3:
-            return "weights"
+    sums = values.astype(np.float64).sum(axis=1) if shape else values
+    if shape[:1] > (1,) and (values >= 0).all() and (np.abs(sums - 1.0) < 1e-3).all():
+        return "weights"
     if ((values == 0) | (values == 1)).all():
         return "binary"
     if (np.abs(values) == 1).all():

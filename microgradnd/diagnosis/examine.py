@@ -1,0 +1,354 @@
+"""`diagnose`: measure a trained network, compare it with others, decide, report."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from math import nan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..modes import no_grad
+from ..nn.module import Module
+from ..random import Generator, manual_seed
+from ..tape import Tensor, reverse, wrap
+from . import variants
+from .evidence import Check, Evidence, LayerState, Record, Sample
+from .measure import IGNORED, describe, first_output, host, pair, problem, sandbox, spread, taken
+from .observe import clone, look, measuring
+
+if TYPE_CHECKING:
+    from .report import Report
+    from .thresholds import Thresholds
+
+#: Weights whose gradient is checked, on at most so many examples.
+CHECKED, CHECKED_ROWS = 20, 128
+#: An error of differences above this share of the derivative makes it useless for the check.
+USABLE = 1e-4
+
+
+def diagnose(
+    model: Any, loss_fn: Any, train: Any, test: Any = None, record: Any = None,
+    make_model: Any = None, baseline: Any = "auto", verify: bool = False, lang: str = "en",
+    target: float = nan, thresholds: Thresholds | None = None,
+) -> Report:  # fmt: skip
+    """Say why a trained network is not better: the training set first, then the test set.
+
+    Everything is measured and trained on copies, with random numbers of their own: the model, its
+    gradients, modes and buffers, the optimizer and the default generator stay bit for bit as they
+    are, and the same call gives the same report.
+
+    Args:
+        model: The trained Module. A function is measured, too, but nothing can be compared with it.
+        loss_fn: Gives the mean over the batch, of output and target.
+        train: `(x, y)`, or `(x1, x2, y)`: arrays or Tensors with one row per example.
+        test: The same, of examples that were not trained on.
+        record: A `Recorder` that saw the training, its `Record`, or the path of a saved one.
+            Without it, nothing is known of the beginning and of the loop.
+        make_model: `make_model(depth, activation)` gives a new network of so many hidden layers,
+            with an activation by name (`"relu"`, `"maxout"`). Without it, variants are made of
+            a `Sequential`, and of other models none.
+        baseline: `"auto"` trains networks to compare with, at most 20 s; a number of seconds;
+            None trains none; or one that you trained, a Module or a `Comparison`.
+        verify: Also train with the leading remedies, and report what each gained.
+        lang: Of the report, `"en"` or `"zh"`.
+        target: The training metric (accuracy or R2) that you want.
+        thresholds: What findings are decided by, a `Thresholds`.
+
+    Returns:
+        A `Report`; `print` it, or `plot`, `to_html`, `to_json`.
+
+    Raises:
+        TypeError: For a class in place of an object, or data that are no tuple.
+        ValueError: For arrays of different lengths, an unknown baseline, or a record of another
+            network.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, y = mg.data.blobs(200, seed=0)
+        >>> model = mg.nn.Sequential(mg.nn.Linear(2, 16), mg.nn.ReLU(), mg.nn.Linear(16, 3))
+        >>> optimizer = mg.optim.SGD(model.parameters(), lr=0.1)
+        >>> record = mg.diagnosis.Recorder(model, optimizer)
+        >>> _ = mg.train.fit(model, mg.cross_entropy, optimizer, (x, y), epochs=20,
+        ...                  progress=False, callbacks=[record])
+        >>> mg.diagnose(model, mg.cross_entropy, (x, y), record=record).ok
+        True
+    """
+    from .report import Report
+    from .rules import decide, roots
+    from .thresholds import Thresholds
+
+    case = _case(model, loss_fn, train, test, record, make_model, baseline)
+    evidence = _examine(case, baseline, target)
+    limits = thresholds or Thresholds()
+    findings = decide(evidence, limits)
+    if verify:
+        variants.verify(case, evidence, roots(findings))
+    return Report(findings, evidence, limits, lang=lang, extras=_extras(case))
+
+
+def examine(
+    model: Any, loss_fn: Any, train: Any, test: Any = None, record: Any = None,
+    make_model: Any = None, baseline: Any = "auto", target: float = nan,
+) -> Evidence:  # fmt: skip
+    """Measure everything that `decide` looks at; arguments as of `diagnose`."""
+    case = _case(model, loss_fn, train, test, record, make_model, baseline)
+    return _examine(case, baseline, target)
+
+
+def from_record(record: Any) -> Evidence:
+    """Give what a record alone says (a Recorder, a Record, or the path of one).
+
+    There are no data: the state after training is the last one recorded, and the results are those
+    on the rows that the recorder was given, if any.
+    """
+    seen = record_of(record)
+    last = seen.samples[-1] if seen.samples else Sample()
+    scored = next((s for s in reversed(seen.samples) if s.train is not None), Sample())
+    found = Evidence(
+        task=seen.task, metric=seen.metric, classes=seen.classes, chance=seen.chance,
+        constant=seen.constant, inputs=seen.inputs, layers=seen.layers, now=last, test=scored.test,
+    )  # fmt: skip
+    if scored.train is not None:
+        found.train = scored.train
+    _recorded(found, seen)
+    found.not_made.append("shallow, reference: a record holds no data")
+    return found
+
+
+def record_of(record: Any) -> Record:
+    """Give the Record in a Recorder, a Record, or a file.
+
+    Raises:
+        TypeError: For anything else.
+    """
+    if isinstance(record, (str, os.PathLike)):
+        from .recorder import load
+
+        record = load(record)
+    record = getattr(record, "record", record)
+    if not isinstance(record, Record):
+        raise TypeError(
+            f"record must be a Recorder, a Record or a file's path, got a {type(record).__name__}"
+        )
+    return record
+
+
+def _recorded(found: Evidence, record: Record) -> None:
+    """Fill in what a recorder saw, its layers in the order of ours."""
+    order = [layer.weight for layer in record.layers]
+    if found.layers and order and not {x.weight for x in found.layers} & set(order):
+        raise ValueError(
+            f"the record is of another network: it has the weights {order}, this one has "
+            f"{[layer.weight for layer in found.layers]}"
+        )
+    places = [order.index(x.weight) if x.weight in order else -1 for x in found.layers]
+    found.samples = [
+        replace(s, layers=[s.layers[i] if 0 <= i < len(s.layers) else LayerState()
+                           for i in places] if s.layers else [])
+        for s in record.samples
+    ]  # fmt: skip
+    first = found.samples[0] if found.samples else None
+    found.init = first if first is not None and first.step == 0 else None
+    found.losses, found.loss_steps = list(record.losses), list(record.loss_steps)
+    found.events, found.plan = record.events, record.plan
+
+
+def _case(
+    model: Any, loss_fn: Any, train: Any, test: Any, record: Any, make_model: Any, baseline: Any
+) -> variants.Case:
+    """Check the arguments, and put together what all the measuring needs."""
+    for name, thing in (("model", model), ("loss_fn", loss_fn)):
+        if isinstance(thing, type) or not callable(thing):
+            what = f"the class {thing.__name__}" if isinstance(thing, type) else repr(thing)
+            raise TypeError(f"{name} must be a module or a function, got {what}")
+    if make_model is not None and not callable(make_model):
+        raise TypeError(f"make_model must be a function of depth and activation, got {make_model}")
+    seconds = variants.budget(baseline)
+    seen = None if record is None else record_of(record)
+    inputs, target = pair(train, "train", model)
+    tested = None if test is None else pair(test, "test", model)
+    if tested is not None and len(tested[0]) != len(inputs):
+        raise ValueError(f"test has {len(tested[0])} inputs, train has {len(inputs)}")
+    copy = clone(model)
+    start, why = _start(copy, seen)
+    return variants.Case(
+        model=copy, start=start, no_start=why, loss_fn=loss_fn, inputs=inputs, target=target,
+        test=tested, record=seen, make_model=make_model, seconds=seconds,
+    )  # fmt: skip
+
+
+def _start(model: Any, record: Record | None) -> tuple[Any, str]:
+    """Give a copy of the model with its initial parameters, or None and why there is none."""
+    if not isinstance(model, Module):
+        return None, "the model is a function, of which there is no copy"
+    if record is None:
+        return None, "nobody recorded the training (record=)"
+    start = clone(model)
+    start.zero_grad()
+    missing = [name for name, p in start.named_parameters()
+               if name not in record.initial or np.shape(record.initial[name]) != p.shape]  # fmt: skip
+    if missing:
+        return None, f"the record has no initial values of {', '.join(missing[:3])}"
+    with no_grad():
+        for name, p in start.named_parameters():
+            p.assign_(wrap(p.backend.asarray(np.asarray(record.initial[name], p.dtype))))
+    return variants.fresh(start), ""
+
+
+def _examine(case: variants.Case, baseline: Any, target: float) -> Evidence:
+    """Measure the case, and make the comparisons."""
+    found = Evidence(target=target)
+    output = first_output(case.model, case.inputs)
+    found.inputs = describe(case.model, case.inputs, case.target, output)
+    reason = _impossible(output, case.target)
+    case.problem = known = problem(None if reason else case.loss_fn, output, case.target)
+    for name in ("task", "metric", "classes", "chance", "constant"):
+        setattr(found, name, getattr(known, name))
+    loss_fn = None if reason else case.loss_fn
+    if reason:
+        found.not_made.append(f"loss, gradient, comparisons: {reason}")
+    found.train = known.score(case.model, loss_fn, case.inputs, case.target)
+    if case.test is not None:
+        found.test = known.score(case.model, loss_fn, *case.test)
+    with sandbox(case.model):
+        found.layers, found.now = look(case.model, loss_fn, case.inputs, case.target)
+    if case.record is not None:
+        _recorded(found, case.record)
+        found.now.step = found.plan.steps
+    if case.start is not None and found.init is not None:
+        # On all examples: units that are silent in one batch need not be dead.
+        with sandbox(case.start):
+            layers, seen = look(case.start, loss_fn, case.inputs, case.target)
+        if [x.weight for x in layers] == [x.weight for x in found.layers]:
+            loss = seen.loss if loss_fn is not None else found.init.loss
+            found.init = replace(found.init, layers=seen.layers, loss=loss, examples=seen.examples)
+    if reason:
+        return found
+    found.check = gradient_check(case.model, case.loss_fn, case.inputs, case.target)
+    case.evidence = found
+    variants.compare(case, found, baseline)
+    return found
+
+
+def _impossible(output: Any, target: Tensor) -> str:
+    """Say why no loss can be computed for these targets; "" if it can."""
+    if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[1] < 2:
+        return ""
+    if target.dtype.kind not in "iu" or target.shape[1:] != output.shape[2:] or not target.size:
+        return ""
+    values = host(target)
+    values = values[values != IGNORED]
+    if not values.size:
+        return ""
+    low, high, classes = int(values.min()), int(values.max()), output.shape[1]
+    if low >= 0 and high < classes:
+        return ""
+    return f"targets of {low} to {high} do not fit {classes} classes (0 to {classes - 1})"
+
+
+# ---------------------------------------------------------------------------- gradient check
+
+
+def gradient_check(model: Any, loss_fn: Any, inputs: Any, target: Any, seed: int = 0) -> Check:
+    r"""Compare autograd with :math:`(L(w + h) - L(w - h)) / 2h` at single weights, in float64.
+
+    Weights are drawn from all parameters in turn. One is left out whose difference says nothing: it
+    is too small beside rounding, two step sizes disagree, or there is a kink.
+    """
+    if not isinstance(model, Module):
+        return Check()
+    copy = measuring(clone(model))
+    copy.zero_grad()
+    rows = spread(len(target), CHECKED_ROWS)
+    xs = taken(tuple(inputs), rows)
+    (y,) = taken((target,), rows)
+    try:
+        with sandbox(copy, seed):
+            copy.to("float64")
+            copy.requires_grad_()
+            xs = tuple(x.astype("float64") if x.dtype.kind == "f" else x for x in xs)
+            y = y.astype("float64") if y.dtype.kind == "f" else y
+            return _compare(copy, lambda: loss_fn(copy(*xs), y), seed)
+    except (TypeError, ValueError):  # something that takes no float64
+        return Check()
+
+
+def _compare(model: Any, loss: Any, seed: int) -> Check:
+    def value() -> float:
+        manual_seed(seed)  # a loss that draws numbers draws the same ones
+        with no_grad():
+            return float(loss().item())
+
+    manual_seed(seed)
+    now = loss()
+    if now._node is None or not np.isfinite(now.item()):
+        return Check()
+    one = wrap(now.backend.xp.ones_like(now._array))
+    found = {leaf.serial: g for leaf, g in reverse([(now._node, one)], taped=False, free=True)}
+    named = [(name, p) for name, p in model.named_parameters() if p.size]
+    gradients = [found.get(p._node.serial) for _, p in named]
+    check, worst = Check(), -1.0
+    for number, place in _places(gradients, named, seed):
+        name, p = named[number]
+        g = gradients[number]
+        slope = 0.0 if g is None else float(host(g).reshape(-1)[place])
+        numeric = _difference(p, place, value)
+        if numeric is None:
+            continue
+        size = max(abs(slope), abs(numeric))
+        error = abs(slope - numeric) / size if size else 0.0
+        check.checked += 1
+        if error > worst:
+            check.worst, check.parameter, worst = error, name, error
+    return check
+
+
+def _places(gradients: list[Any], named: list[Any], seed: int) -> list[tuple[int, int]]:
+    """Choose weights, by number of parameter and place in it: half of them with large gradient."""
+    draw = Generator(seed)
+    each = -(-CHECKED // max(len(named), 1))
+    chosen = []
+    for number in spread(len(named), CHECKED).tolist():
+        size = named[number][1].size
+        places = draw.integers(0, size, each).tolist()
+        if gradients[number] is not None:
+            places[0] = int(np.abs(host(gradients[number])).reshape(-1).argmax())
+        chosen += [(number, place) for place in dict.fromkeys(places)]
+    return chosen
+
+
+def _difference(p: Tensor, place: int, value: Any) -> float | None:
+    """Differentiate numerically by one weight; None if the result would not be worth anything."""
+    before = p.detach().clone()
+    spot = tuple(np.unravel_index(place, p.shape)) if p.ndim else ()
+    weight = float(before[spot].item()) if spot else float(before.item())
+
+    def at(shift: float) -> float:
+        with no_grad():
+            moved = before.clone()
+            moved[spot if spot else ...] = weight + shift
+            p.assign_(moved)
+            try:
+                return value()
+            finally:
+                p.assign_(before)
+
+    h = 2.0**-13 * max(2.0 ** np.ceil(np.log2(max(abs(weight), 1e-3))), 2.0**-6)
+    middle = at(0.0)
+    ups, downs = zip(*((at(s), at(-s)) for s in (h, h / 2)), strict=True)
+    whole, half = (ups[0] - downs[0]) / (2 * h), (ups[1] - downs[1]) / h
+    slope = half + (half - whole) / 3
+    noise = 1e-15 * abs(middle) / h
+    bends = [abs(u - 2 * middle + d) / s for u, d, s in zip(ups, downs, (h, h / 2), strict=True)]
+    kink = bends[1] > 0.75 * bends[0] and bends[1] > USABLE * abs(slope) + noise
+    doubt = abs(half - whole) + noise
+    if kink or not np.isfinite(slope) or doubt > USABLE * abs(slope):
+        return None
+    return float(slope)
+
+
+def _extras(case: variants.Case) -> dict[str, Any]:
+    """Give what reports show besides: the most influential weights, and learned shapes."""
+    return {}
