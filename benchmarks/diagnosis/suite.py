@@ -17,8 +17,17 @@ from typing import Any
 from microgradnd.diagnosis.evidence import Evidence, Sample, parse, plain
 
 from .configurations import (
-    DRAWN, FAULTS, HEALTHY, KEPT, SEEDS, Configuration, bites, draw, fine, side,
-)  # fmt: skip
+    DRAWN,
+    FAULTS,
+    HEALTHY,
+    KEPT,
+    SEEDS,
+    Configuration,
+    bites,
+    draw,
+    fine,
+    side,
+)
 from .training import Run, train
 
 FOLDER = Path(__file__).parent
@@ -27,6 +36,11 @@ SCREENED, STORED = FOLDER / "screened.json", FOLDER / "evidence.jsonl.gz"
 SAMPLES, LOSSES, FIGURES = 7, 120, 4
 #: The first seeds of a faulty configuration, with which its twin is a healthy run.
 TWINS = SEEDS[:2]
+#: Runs that are repeated with other units of the loss or the inputs, which must change no verdict.
+VARIANTS = {
+    "LOSS_X_1000": "The loss times 1000 (the rate of SGD by 1000)",
+    "OTHER_UNITS": "Inputs measured in other units, then scaled as before",
+}
 
 
 # -------------------------------------------------------------------------------------- screening
@@ -155,6 +169,9 @@ def _without_nan(value: Any) -> Any:
 
 def cases(kind: str) -> Iterator[Case]:
     """Train and examine a class, and the twins of its configurations as healthy runs."""
+    if kind in VARIANTS:
+        yield from _variants(kind)
+        return
     configurations = kept(kind)
     sides = side([c.name for c in configurations])
     for c in configurations:
@@ -164,6 +181,17 @@ def cases(kind: str) -> Iterator[Case]:
             run = train(c.twin, seed)
             if fine(run):
                 yield _case("HEALTHY", f"{c.name} twin", sides[c.name], seed, run)
+
+
+def _variants(kind: str) -> Iterator[Case]:
+    """Repeat the first two configurations of each class, and of the healthy ones thirty."""
+    change: Any = {"scale": 1000.0} if kind == "LOSS_X_1000" else {"remeasured": True}
+    for label in ("HEALTHY", *FAULTS):
+        configurations = kept(label)
+        sides = side([c.name for c in configurations])
+        for c in configurations[: 30 if label == "HEALTHY" else 2]:
+            settings = dataclasses.replace(c.settings, **change)
+            yield _case(kind, c.name, sides[c.name], SEEDS[0], train(settings, SEEDS[0]))
 
 
 def _case(kind: str, name: str, side: str, seed: int, run: Run) -> Case:
@@ -191,7 +219,7 @@ def run_all(folder: str, jobs: int, kinds: list[str]) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for kind in kinds:
         (Path(folder) / f"{kind}.jsonl").unlink(missing_ok=True)
-    everything = ["HEALTHY", *FAULTS]
+    everything = ["HEALTHY", *FAULTS, *VARIANTS]
     with ProcessPoolExecutor(jobs) as pool:
         for kind in pool.map(write, everything, [folder] * len(everything)):
             print(kind, flush=True)
