@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from math import inf, nan
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -407,13 +408,16 @@ def plain(thing: Any, digits: int = 0) -> Any:
     return float(f"{value:.{digits}g}") if digits else value
 
 
+_hints = cache(get_type_hints)  # else it reads the source's texts anew for every sample
+
+
 def parse(kind: Any, thing: Any) -> Any:
     """Make what `plain` was given from what it gave; unknown names are left out."""
     if get_origin(kind) in (Union, UnionType):
         kinds = [k for k in get_args(kind) if k is not type(None)]
         return None if thing is None else parse(kinds[0], thing)
     if dataclasses.is_dataclass(kind):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         known = {f.name for f in dataclasses.fields(kind)}
         return kind(**{k: parse(hints[k], v) for k, v in thing.items() if k in known})  # type: ignore[operator]
     if get_origin(kind) is list:
