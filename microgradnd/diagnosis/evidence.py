@@ -408,7 +408,9 @@ def plain(thing: Any, digits: int = 0) -> Any:
     return float(f"{value:.{digits}g}") if digits else value
 
 
-_hints = cache(get_type_hints)  # else it reads the source's texts anew for every sample
+@cache  # else the texts of the source are read anew for every sample
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def parse(kind: Any, thing: Any) -> Any:
