@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from functools import cache
 from math import inf, nan
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -408,9 +407,7 @@ def plain(thing: Any, digits: int = 0) -> Any:
     return float(f"{value:.{digits}g}") if digits else value
 
 
-@cache  # else the texts of the source are read anew for every sample
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+_HINTS: dict[Any, dict[str, Any]] = {}  # by class; to get them takes longer than all the rest
 
 
 def parse(kind: Any, thing: Any) -> Any:
@@ -419,7 +416,9 @@ def parse(kind: Any, thing: Any) -> Any:
         kinds = [k for k in get_args(kind) if k is not type(None)]
         return None if thing is None else parse(kinds[0], thing)
     if dataclasses.is_dataclass(kind):
-        hints = _hints(kind)
+        if kind not in _HINTS:
+            _HINTS[kind] = get_type_hints(kind)
+        hints = _HINTS[kind]
         known = {f.name for f in dataclasses.fields(kind)}
         return kind(**{k: parse(hints[k], v) for k, v in thing.items() if k in known})  # type: ignore[operator]
     if get_origin(kind) is list:
