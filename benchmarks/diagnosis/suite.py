@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -146,24 +145,14 @@ def _bare(sample: Sample) -> Sample:
 
 
 def _without_defaults(usual: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a dataclass has by itself, at every level."""
-    found = {}
-    for name, value in given.items():
-        default = getattr(usual, name, None)
-        if isinstance(value, dict):
-            value = {k: v for k, v in value.items() if v != "nan"}
-        elif isinstance(value, list):
-            value = [_without_nan(v) for v in value]
-        if value != default and not (value == "nan" and isinstance(default, float)
-                                     and isnan(default)):  # fmt: skip
-            found[name] = value
-    return found
+    """Leave out what a dataclass has by itself, at the top; below, NaN and what is empty."""
+    return {k: _without_nan(v) for k, v in given.items() if v != getattr(usual, k, None)}
 
 
 def _without_nan(value: Any) -> Any:
-    """Leave NaN and nothing out of dicts; a dataclass puts them in again."""
     if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items() if v != "nan" and v not in ([], "")}
+        kept = {k: _without_nan(v) for k, v in value.items()}
+        return {k: v for k, v in kept.items() if v != "nan" and v not in ([], "", None)}
     return [_without_nan(v) for v in value] if isinstance(value, list) else value
 
 
