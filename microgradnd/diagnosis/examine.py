@@ -75,6 +75,7 @@ def diagnose(
         >>> mg.diagnose(model, mg.cross_entropy, (x, y), record=record).ok
         True
     """
+    from .remedies import verify as try_them
     from .report import Report
     from .rules import decide, roots
     from .thresholds import Thresholds
@@ -84,7 +85,7 @@ def diagnose(
     limits = thresholds or Thresholds()
     findings = decide(evidence, limits)
     if verify:
-        variants.verify(case, evidence, roots(findings))
+        try_them(case, evidence, roots(findings))
     return Report(findings, evidence, limits, lang=lang, extras=_extras(case))
 
 
@@ -187,8 +188,8 @@ def _start(model: Any, record: Record | None) -> tuple[Any, str]:
         return None, "nobody recorded the training (record=)"
     start = clone(model)
     start.zero_grad()
-    missing = [name for name, p in start.named_parameters()
-               if name not in record.initial or np.shape(record.initial[name]) != p.shape]  # fmt: skip
+    known = {name: np.shape(value) for name, value in record.initial.items()}
+    missing = [name for name, p in start.named_parameters() if known.get(name) != p.shape]
     if missing:
         return None, f"the record has no initial values of {', '.join(missing[:3])}"
     with no_grad():
@@ -288,12 +289,12 @@ def _compare(model: Any, loss: Any, seed: int) -> Check:
     one = wrap(now.backend.xp.ones_like(now._array))
     found = {leaf.serial: g for leaf, g in reverse([(now._node, one)], taped=False, free=True)}
     named = [(name, p) for name, p in model.named_parameters() if p.size]
-    gradients = [found.get(p._node.serial) for _, p in named]
+    gradients: list[Any] = [found.get(p._node.serial) for _, p in named]
     check, worst = Check(), -1.0
     for number, place in _places(gradients, named, seed):
         name, p = named[number]
         g = gradients[number]
-        slope = 0.0 if g is None else float(host(g).reshape(-1)[place])
+        slope = float(host(g).reshape(-1)[place])
         numeric = _difference(p, place, value)
         if numeric is None:
             continue
@@ -306,15 +307,16 @@ def _compare(model: Any, loss: Any, seed: int) -> Check:
 
 
 def _places(gradients: list[Any], named: list[Any], seed: int) -> list[tuple[int, int]]:
-    """Choose weights, by number of parameter and place in it: half of them with large gradient."""
+    """Choose weights, by number of parameter and place in it: the steepest of each, and others."""
     draw = Generator(seed)
     each = -(-CHECKED // max(len(named), 1))
     chosen = []
-    for number in spread(len(named), CHECKED).tolist():
+    # Without a gradient nobody reaches it: another finding says so.
+    reached = [i for i, g in enumerate(gradients) if g is not None]
+    for number in np.array(reached, np.int64)[spread(len(reached), CHECKED)].tolist():
         size = named[number][1].size
         places = draw.integers(0, size, each).tolist()
-        if gradients[number] is not None:
-            places[0] = int(np.abs(host(gradients[number])).reshape(-1).argmax())
+        places[0] = int(np.abs(host(gradients[number])).reshape(-1).argmax())
         chosen += [(number, place) for place in dict.fromkeys(places)]
     return chosen
 

@@ -7,7 +7,7 @@ the user's optimizer, batch size and number of steps, in an order of examples of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite, log10, prod, sqrt
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import optim
+from ..extras import need
 from ..modes import no_grad
 from ..nn import init
 from ..nn.layers import BatchNorm1d, Dropout, Flatten, Identity, LayerNorm, Linear, Maxout, PReLU
@@ -23,8 +24,8 @@ from ..nn.utils import clip_grad_norm_
 from ..random import Generator
 from ..registry import REGISTRY
 from ..tape import Tensor
-from .evidence import Comparison, Evidence, Finding, Plan, Record, Score
-from .measure import Problem, host, sandbox, taken
+from .evidence import Comparison, Evidence, Plan, Record, Score
+from .measure import Problem, first_output, host, pair, problem, sandbox, taken
 from .observe import clone
 
 #: Seconds that `baseline="auto"` may take in all.
@@ -32,13 +33,13 @@ AUTO = 20.0
 #: What training is estimated to take: seconds per step, per layer and step, per multiplication.
 STEP, LAYER, PRODUCT = 3e-4, 1.5e-4, 2e-10
 #: The reference network: units, rate, and the least and largest number of steps.
-UNITS, RATE, LEAST, MOST = 64, 0.01, 300, 2000
-#: Below so many examples the reference is trained five times, each fifth held out once.
+UNITS, RATE, LEAST, MOST = 64, 0.01, 300, 1000
+#: Up to so many examples the reference is trained five times, each fifth held out once.
 FEW = 400
+#: Layers of more units than this are no question of capacity.
+WIDE = 128
 #: A result so far below the reference's is worth a further comparison (a finding wants 0.05).
 POOR = 0.03
-#: Remedies that are tried, at most.
-TRIED = 4
 #: How weights begin before an activation, times 1 / sqrt(fan_in): what keeps the signal's size.
 GAINS = {
     "relu": sqrt(2.0), "leaky_relu": sqrt(2.0), "prelu": sqrt(2.0), "relu6": sqrt(2.0),
@@ -259,14 +260,16 @@ def growth(case: Case, model: Any) -> float:
     return sizes[0] / max(sizes[1], 1)
 
 
-def fit(case: Case, variant: Variant, inputs: Any, target: Tensor, steps: int) -> int:
+def fit(
+    case: Case, variant: Variant, inputs: Any, target: Tensor, steps: int, seed: int = 1
+) -> int:
     """Train for so many steps; gives how many were done when the time was over."""
     model, n, batch = variant.model, len(target), max(min(variant.batch, len(target)), 1)
-    with sandbox(case.model):
+    with sandbox(case.model, seed):
         model.train()
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = variant.optimizer(parameters)
-        draw, at, order = Generator(1), n, np.arange(0)
+        draw, at, order = Generator(seed), n, np.arange(0)
         for step in range(steps):
             if step % 16 == 0 and case.late():
                 return step
@@ -297,10 +300,7 @@ def like(case: Case, what: str, changed: str, model: Any, **others: Any) -> Vari
     if kind is None:
         raise Impossible(f"mg.optim has no {plan.optimizer}")
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in plan.options.items()}
-    if "lr" in others:
-        options["lr"] = others.pop("lr")
-    if "weight_decay" in others:
-        options["weight_decay"] = others.pop("weight_decay")
+    options |= {name: others.pop(name) for name in ("lr", "weight_decay") if name in others}
     known = {k: v for k, v in options.items() if k in kind.__init__.__code__.co_varnames}
     given: dict[str, Any] = {"optimizer": lambda params: kind(params, **known), "steps": plan.steps,
              "batch": plan.batch or 32, "depth": len(case.hidden)}  # fmt: skip
@@ -336,13 +336,13 @@ def reference(case: Case) -> Comparison:
     if n < 10:
         raise Impossible(f"{n} examples are too few to hold some of them out")
     batch = min(max(case.plan.batch or 32, 32), n)
-    steps = max(min(case.plan.steps, MOST), LEAST)
+    folds = 5 if n <= FEW else 1
+    steps = max(min(case.plan.steps, MOST if folds == 1 else 2 * LEAST), LEAST)
     order = np.argsort(host(Generator(2).permutation(n)))
     x = flat(case.inputs)
     made = Comparison("reference", f"one layer of {UNITS} ReLU, Adam {RATE}, scaled inputs", 1)
     train: list[Score] = []
     test: list[Score] = []
-    folds = 5 if n <= FEW else 1
     products = 3.0 * batch * UNITS * (x.shape[1] + prod(known.shape or (1,)))
     allowed = case.allowed(steps * folds, 2, products) // folds
     made.complete = allowed >= steps
@@ -526,12 +526,14 @@ def made(case: Case, depth: int, activation: str) -> Any:
 
 
 def wider(case: Case) -> Variant:
-    """Give the network with eight times as many units, at least 64, in each hidden layer."""
+    """Give the network with more units: eight times as many, and at least 64, if that is few."""
     p = parts(case.initial())
     if not p.hidden:
         raise Impossible("there is no hidden layer")
     old = [p.width(i) for i in range(len(p.hidden))]
-    new = [max(8 * n, 64) for n in old]
+    if min(old) > WIDE:
+        raise Impossible(f"all layers have more than {WIDE} units")
+    new = [min(max(8 * n, 64), max(2 * WIDE, n)) for n in old]
     with sandbox(seed=6):
         for i, block in enumerate(p.hidden):
             affine: Any = block[0]
@@ -578,5 +580,138 @@ def scaled(case: Case) -> Variant:
                 inputs=apply(case.inputs), test=test)  # fmt: skip
 
 
-def verify(case: Case, found: Evidence, roots: list[Finding]) -> None:
-    """Train with the leading remedies of the root findings, and note in each what it gained."""
+# --------------------------------------------------------------------------------------- depths
+
+
+@dataclass
+class Depth:
+    """A network of so many hidden layers: its results on the training and the test set."""
+
+    depth: int
+    train: Score
+    test: Score | None = None
+
+
+@dataclass
+class Depths:
+    """What `compare_depths` found; `print` shows the table.
+
+    Attributes:
+        rows: One per depth, in their order.
+        metric: What `Score.metric` is, `"accuracy"` or `"r2"`.
+        margin: By how much results must differ to count as different.
+    """
+
+    rows: list[Depth]
+    metric: str = ""
+    margin: float = 0.05
+
+    @property
+    def worse(self) -> list[int]:
+        """The depths that do worse on the *training* set than a shallower network.
+
+        Too much capacity cannot be the reason, nor overfitting: the deeper network could do what
+        the shallower one does.
+        """
+        return [row.depth for row in self.rows
+                if any(other.depth < row.depth
+                       and not row.train.metric >= other.train.metric - self.margin
+                       for other in self.rows)]  # fmt: skip
+
+    @property
+    def deeper_is_worse(self) -> bool:
+        """Whether the deepest network does worse on the training set than a shallower one."""
+        return bool(self.worse) and max(row.depth for row in self.rows) in self.worse
+
+    def __str__(self) -> str:
+        worse = self.worse
+        lines = [f"depth  train {self.metric}  test {self.metric}".rstrip()]
+        for row in self.rows:
+            test = f"{row.test.metric:.3f}" if row.test is not None else "-"
+            mark = "   worse than a shallower one" if row.depth in worse else ""
+            train, wide = f"{row.train.metric:.3f}", len(self.metric)
+            lines.append(f"{row.depth:5}  {train:>{6 + wide}}  {test:>{5 + wide}}{mark}")
+        if self.deeper_is_worse:
+            lines.append("Deeper is worse on the training set: not overfitting, not capacity. Try "
+                         "another activation.")  # fmt: skip
+        return "\n".join(lines)
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw both results over depth; gives the matplotlib figure.
+
+        Args:
+            path: Write the picture there.
+
+        Raises:
+            ImportError: Without matplotlib.
+        """
+        plt = need("matplotlib.pyplot", "examples", "Depths.plot")
+        figure, axes = plt.subplots(figsize=(4.5, 3.4), layout="constrained")
+        for label in ("train", "test"):
+            seen = [(row.depth, score.metric) for row in self.rows
+                    if (score := getattr(row, label)) is not None]  # fmt: skip
+            if seen:
+                axes.plot(*zip(*seen, strict=True), marker="o", label=label)
+        axes.set(xlabel="hidden layers", ylabel=self.metric)
+        axes.legend()
+        if path is not None:
+            figure.savefig(path)
+            plt.close(figure)
+        return figure
+
+
+def compare_depths(
+    make_model: Callable[..., Module], depths: Iterable[int], loss_fn: Any, train: Any,
+    test: Any = None, *, activation: str | None = None,
+    optimizer: Callable[[Any], Any] | None = None, epochs: int = 20, batch_size: int = 32,
+    seed: int = 0,
+) -> Depths:  # fmt: skip
+    """Train networks of several depths alike: is a deeper one worse on the *training* set?
+
+    Args:
+        make_model: `make_model(depth)` gives a new network of so many hidden layers; with an
+            activation, `make_model(depth, activation)` is called.
+        depths: Numbers of hidden layers.
+        loss_fn: Gives the mean over the batch, of output and target.
+        train: `(x, y)`, arrays or Tensors.
+        test: The same, or None.
+        activation: Handed to `make_model`.
+        optimizer: Makes an optimizer of parameters (default: SGD with rate 0.1).
+        epochs: Passes over the training set, for each depth.
+        batch_size: Examples in a step.
+        seed: Of weights and orders.
+
+    Returns:
+        A `Depths`. The default generator stays as it is.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> def make(depth):
+        ...     layers = [mg.nn.Linear(2, 8), mg.sigmoid]
+        ...     for _ in range(depth - 1):
+        ...         layers += [mg.nn.Linear(8, 8), mg.sigmoid]
+        ...     return mg.nn.Sequential(*layers, mg.nn.Linear(8, 3))
+        >>> sgd = lambda parameters: mg.optim.SGD(parameters, lr=0.5)
+        >>> data = mg.data.blobs(200, seed=0)
+        >>> mg.diagnosis.compare_depths(make, [1, 6], mg.cross_entropy, data, optimizer=sgd).worse
+        [6]
+    """
+    rows, known = [], Problem()
+    for depth in depths:
+        with sandbox(seed=seed):
+            model = make_model(depth) if activation is None else make_model(depth, activation)
+        inputs, target = pair(train, "train", model)
+        known = problem(loss_fn, first_output(model, inputs), target)
+        case = Case(model, None, "", loss_fn, inputs, target, problem=known, seconds=inf)
+        if test is not None:
+            case.test = pair(test, "test", model)
+        steps = epochs * -(-len(target) // batch_size)
+        make = optimizer or (lambda parameters: optim.SGD(parameters, lr=0.1))
+        variant = Variant("depth", "", model, make, steps, batch_size)
+        fit(case, variant, inputs, target, steps, seed)
+        train_score = known.score(model, loss_fn, inputs, target)
+        test_score = None if case.test is None else known.score(model, loss_fn, *case.test)
+        rows.append(Depth(depth, train_score, test_score))
+    if not rows:
+        raise ValueError("compare_depths: at least one depth is wanted")
+    return Depths(rows, known.metric)
