@@ -14,7 +14,7 @@ from ..nn.module import Module
 from ..random import Generator, manual_seed
 from ..tape import Tensor, reverse, wrap
 from . import variants
-from .evidence import Check, Evidence, LayerState, Record, Sample
+from .evidence import Check, Evidence, Layer, LayerState, Record, Sample
 from .measure import IGNORED, describe, first_output, host, pair, problem, sandbox, spread, taken
 from .observe import clone, look, measuring
 
@@ -213,15 +213,13 @@ def _examine(case: variants.Case, baseline: Any, target: float) -> Evidence:
     found.train = known.score(case.model, loss_fn, case.inputs, case.target)
     if case.test is not None:
         found.test = known.score(case.model, loss_fn, *case.test)
-    with sandbox(case.model):
-        found.layers, found.now = look(case.model, loss_fn, case.inputs, case.target)
+    found.layers, found.now = _look(case, case.model, loss_fn)
     if case.record is not None:
         _recorded(found, case.record)
         found.now.step = found.plan.steps
     if case.start is not None and found.init is not None:
         # On all examples: units that are silent in one batch need not be dead.
-        with sandbox(case.start):
-            layers, seen = look(case.start, loss_fn, case.inputs, case.target)
+        layers, seen = _look(case, case.start, loss_fn)
         if [x.weight for x in layers] == [x.weight for x in found.layers]:
             loss = seen.loss if loss_fn is not None else found.init.loss
             found.init = replace(found.init, layers=seen.layers, loss=loss, examples=seen.examples)
@@ -231,6 +229,15 @@ def _examine(case: variants.Case, baseline: Any, target: float) -> Evidence:
     case.evidence = found
     variants.compare(case, found, baseline)
     return found
+
+
+def _look(case: variants.Case, model: Any, loss_fn: Any) -> tuple[list[Layer], Sample]:
+    """Measure the layers on all examples; a single one twice, for the sake of batch statistics."""
+    data = (*case.inputs, case.target)
+    if len(case.target) == 1:
+        data = taken(data, np.zeros(2, np.int64))
+    with sandbox(model):
+        return look(model, loss_fn, data[:-1], data[-1])
 
 
 def _impossible(output: Any, target: Tensor) -> str:
@@ -262,7 +269,7 @@ def gradient_check(model: Any, loss_fn: Any, inputs: Any, target: Any, seed: int
         return Check()
     copy = measuring(clone(model))
     copy.zero_grad()
-    rows = spread(len(target), CHECKED_ROWS)
+    rows = spread(len(target), CHECKED_ROWS) if len(target) > 1 else np.zeros(2, np.int64)
     xs = taken(tuple(inputs), rows)
     (y,) = taken((target,), rows)
     try:

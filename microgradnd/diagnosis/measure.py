@@ -263,11 +263,10 @@ def _kind(shape: tuple[int, ...], target: Tensor) -> str:
     sums = values.astype(np.float64).sum(axis=1) if shape else values
     if shape[:1] > (1,) and (values >= 0).all() and (np.abs(sums - 1.0) < 1e-3).all():
         return "weights"
-    if ((values == 0) | (values == 1)).all():
+    if target.dtype.kind == "b":
         return "binary"
-    if (np.abs(values) == 1).all():
-        return "signs"
-    return "numbers"
+    found = set(np.unique(values).tolist()) if values.size else set()
+    return "binary" if found == {0, 1} else "signs" if found == {-1, 1} else "numbers"
 
 
 def _constants(

@@ -14,6 +14,7 @@ from ..nn.module import Sequential
 from .evidence import Comparison, Evidence, Finding, Layer, Remedy
 from .measure import sandbox
 from .variants import (
+    AUTO,
     GAINS,
     Case,
     Impossible,
@@ -46,6 +47,7 @@ def verify(case: Case, found: Evidence, roots: list[Finding]) -> None:
     Every root's first remedy comes before any root's second one. What cannot be tried is left out,
     and said in `not_made` if it should have been possible.
     """
+    case.seconds = max(case.seconds, AUTO)  # for each of them
     ranks = max((len(f.remedies) for f in roots), default=0)
     leading = [f.remedies[i] for i in range(ranks) for f in roots if i < len(f.remedies)]
     tried: dict[str, Comparison | None] = {}
@@ -56,6 +58,7 @@ def verify(case: Case, found: Evidence, roots: list[Finding]) -> None:
         if name not in tried:
             if len(tried) == TRIED:
                 continue
+            case.began = None
             tried[name] = _try(case, remedy)
         remedy.gain = tried[name]
 

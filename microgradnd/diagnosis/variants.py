@@ -567,16 +567,18 @@ def resized(module: Any, old: int, new: int) -> Any:
 
 def scaled(case: Case) -> Variant:
     """Give the network with standardized inputs."""
-    if not any(x.dtype.kind == "f" for x in case.inputs):
-        raise Impossible("inputs are no floats")
-    scales = [standard(x) if x.dtype.kind == "f" else None for x in case.inputs]
+    if case.evidence.inputs is not None and case.evidence.inputs.ids:
+        raise Impossible("inputs are ids")
+    model = case.initial()
+    kind = next((p.dtype for p in model.parameters()), np.dtype("float32"))
+    scales = [standard(x) for x in case.inputs]
 
     def apply(xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        pairs = zip(xs, scales, strict=True)
-        return tuple(x if s is None else ((x - s[0]) / s[1]).astype(x.dtype) for x, s in pairs)
+        return tuple(((x - mean) / std).astype(kind)
+                     for x, (mean, std) in zip(xs, scales, strict=True))  # fmt: skip
 
     test = None if case.test is None else (apply(case.test[0]), case.test[1])
-    return like(case, "scaled", "inputs of mean 0 and deviation 1", case.initial(),
+    return like(case, "scaled", "inputs of mean 0 and deviation 1", model,
                 inputs=apply(case.inputs), test=test)  # fmt: skip
 
 
