@@ -544,7 +544,8 @@ def overfit(facts: Facts) -> Finding | None:
     best = min(scored, key=lambda s: s.test.loss if s.test else nan, default=None)
     least = best.test.loss if best is not None and best.test is not None else nan
     rise = over(e.test.loss, least)
-    if gap is None and not rise > t.overfit_loss:
+    rose = rise > t.overfit_loss and over(e.test.loss - least, facts.base) > t.overfit_rise
+    if gap is None and not rose:
         return None
     epoch = first(best.epoch, best.step) if best is not None else nan
     return Finding("OVERFIT", FAULT if gap else WARNING, side="test",

@@ -93,7 +93,9 @@ class Thresholds:
     overfit_gap: float = _number(
         0.07, "training metric minus test metric", "AUTOTRAINER; healthy runs: below 0.05")
     overfit_z: float = _number(2.6, "that gap in standard deviations", "two-proportion test, 1 %")
-    overfit_loss: float = _number(1.15, "test loss relative to its best", "nnscope")
+    overfit_loss: float = _number(1.15, "test loss relative to its best, to warn", "nnscope")
+    overfit_rise: float = _number(
+        0.05, "the same as a difference, relative to the loss of the best constant output")
 
     def table(self) -> list[tuple[str, float, str, str]]:
         """Give name, number, meaning and source of each."""
