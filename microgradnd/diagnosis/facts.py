@@ -259,10 +259,22 @@ class Facts:
 
     @cached_property
     def growth(self) -> float:
-        """Decades by which pre-activations grow from the first to the last layer at init."""
-        sample = self.began
-        sizes = [] if sample is None else [s.z_std for s in sample.layers if s.z_std > 0]
+        """Decades by which pre-activations grow from the first to the last hidden layer at init."""
+        sizes = [state.z_std for _, state in self.states(self.began) if state.z_std > 0]
         return log10(sizes[-1]) - log10(sizes[0]) if len(sizes) > 1 else nan
+
+    @cached_property
+    def thin(self) -> float:
+        """RMS of a weight times the root of its fan-in, before training: the layers' median.
+
+        It is 1 by LeCun's and Glorot's rules, and the root of 2 by He's.
+        """
+        return middle(state.weight * sqrt(layer.fan_in)
+                      for layer, state in self.states(self.began) if layer.fan_in)  # fmt: skip
+
+    def single(self, sample: Sample | None) -> float:
+        """Share of Maxout groups that are linear units: the mean over the Maxout layers."""
+        return mean(finite(s.single for layer, s in self.states(sample) if layer.pieces > 1))
 
     # --- steps
 
@@ -273,9 +285,27 @@ class Facts:
         return finite(found)
 
     @cached_property
+    def foreseen(self) -> float:
+        """The size of the first step as rate and gradient let expect it; NaN if unknown."""
+        rate, began = self.rate, self.began
+        if began is None or not rate > 0:
+            return nan
+        if self.e.plan.optimizer in ("SGD", "Momentum"):
+            return middle(over(rate * s.gradient, s.weight) for s in began.layers)
+        return middle(over(rate, s.weight) for s in began.layers)
+
+    @cached_property
+    def rate(self) -> float:
+        """The learning rate at the start, or NaN."""
+        known = self.e.plan.options.get("lr", nan)
+        rates = finite(s.rate for s in self.e.samples)
+        return first(float(known) if isinstance(known, (int, float)) else nan, *rates)
+
+    @cached_property
     def ratio(self) -> float:
         """The median size of a step, where there was one."""
-        return middle(r for r in self.ratios if r > 0) if any(self.ratios) else first(*self.ratios)
+        seen = [r for r in self.ratios if r > 0]
+        return middle(seen) if seen else first(self.foreseen, *self.ratios)
 
     @cached_property
     def steps(self) -> int:

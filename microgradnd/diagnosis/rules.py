@@ -39,8 +39,6 @@ RANGES = {
     "hard_tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), "relu": (0.0, float("inf")),
     "softplus": (0.0, float("inf")), "relu6": (0.0, 6.0),
 }  # fmt: skip
-#: Operations that give NaN or infinity out of ordinary numbers.
-DELICATE = ("log", "sqrt", "divide", "power", "reciprocal", "norm", "arcsin", "arccos", "arctanh")
 
 
 # -------------------------------------------------------------------------------------- helpers
@@ -246,7 +244,9 @@ def dead(facts: Facts) -> Finding | None:
     """Units that are off for all data after training."""
     e, t = facts.e, facts.t
     share, name = facts.worst(e.now, "dead")
-    if not share >= t.dead_warning or facts.worst(facts.began, "dead")[0] >= t.dead:
+    if facts.nonfinite or not share >= t.dead_warning:
+        return None
+    if facts.worst(facts.began, "dead")[0] >= t.dead:
         return None
     finding = _dead(facts, share, name, e.now, "now")
     finding.remedies = [_remedy("lower_rate", rate=_lower(facts)), _remedy("leaky"),
@@ -279,7 +279,9 @@ def saturated(facts: Facts) -> Finding | None:
     """Values on the flat ends of the activation after training."""
     share, name = facts.worst(facts.e.now, "saturated")
     limit = facts.t.saturated
-    if not share >= limit or facts.worst(facts.began, "saturated")[0] >= limit:
+    if facts.nonfinite or not share >= limit:
+        return None
+    if facts.worst(facts.began, "saturated")[0] >= limit:
         return None
     return _saturated(facts, share, name, "now", _grade(facts),
                       [_remedy("lower_rate", rate=_lower(facts)), _remedy("normalize"),
@@ -363,7 +365,7 @@ def _lost(facts: Facts, code: str, applies: bool, remedies: list[Remedy]) -> Fin
 def loss_at_init(facts: Facts) -> Finding | None:
     """The first loss is far above that of the best constant output."""
     t, value = facts.t, facts.first_loss
-    limit = t.explode_loss if facts.e.task == "regression" else t.first_loss
+    limit = t.first_loss_regression if facts.e.task == "regression" else t.first_loss
     if not value > limit:
         return None
     return Finding("LOSS_AT_INIT", _grade(facts),
@@ -398,21 +400,15 @@ def lr_high(facts: Facts) -> Finding | None:
         return None
     return Finding("LR_HIGH", _grade(facts),
                    evidence={name: value for name, (value, _) in signs.items()}
-                   | {"rate": _rate(facts)},
+                   | {"rate": facts.rate},
                    threshold={name: limit for name, (_, limit) in signs.items()},
                    confidence=min(0.6 + 0.15 * len(signs), 0.95),
                    remedies=[_remedy("lower_rate", rate=_lower(facts)), _remedy("clip"),
                              _remedy("normalize")])  # fmt: skip
 
 
-def _rate(facts: Facts) -> float:
-    known = facts.e.plan.options.get("lr", nan)
-    rates = finite(s.rate for s in facts.e.samples)
-    return first(float(known) if isinstance(known, (int, float)) else nan, *rates)
-
-
 def _lower(facts: Facts) -> float:
-    return _rate(facts) / 10
+    return facts.rate / 10
 
 
 def lr_low(facts: Facts) -> Finding | None:
@@ -422,11 +418,11 @@ def lr_low(facts: Facts) -> Finding | None:
     if not facts.bad or not small or facts.nonfinite:
         return None
     few = not facts.ratio < t.low_ratio
-    remedies = [_remedy("higher_rate", rate=_rate(facts) * 10), _remedy("adaptive"),
+    remedies = [_remedy("higher_rate", rate=facts.rate * 10), _remedy("adaptive"),
                 _remedy("more_steps")]  # fmt: skip
     return Finding("LR_LOW", FAULT,
                    evidence={"ratio": facts.ratio, "travel": facts.travel, "steps": facts.steps,
-                             "falling": facts.falling, "rate": _rate(facts)},
+                             "falling": facts.falling, "rate": facts.rate},
                    threshold={"ratio": t.low_ratio, "travel": t.travel},
                    confidence=0.9 if facts.falling > 0 else 0.6,
                    remedies=remedies[::-1] if few else remedies)  # fmt: skip
@@ -435,19 +431,28 @@ def lr_low(facts: Facts) -> Finding | None:
 # -------------------------------------------------------------------------------- at the end
 
 
-def unused_piece(facts: Facts) -> Finding | None:
-    """Of most Maxout groups only one piece ever wins: they are linear."""
-    t, e = facts.t, facts.e
-    found = [(state.single, layer.name, state.unused) for layer, state in facts.states(e.now)
-             if layer.pieces > 1 and state.single >= t.single_warning]  # fmt: skip
-    if not found:
+def idle_at_first(facts: Facts) -> Finding | None:
+    """Of nearly all Maxout groups only one piece ever wins, before training already."""
+    single = facts.single(facts.began)
+    return _idle(facts, facts.began, "init") if single >= facts.t.single else None
+
+
+def idle(facts: Facts) -> Finding | None:
+    """Of nearly all Maxout groups only one piece wins after training: they are linear."""
+    if facts.nonfinite or facts.single(facts.began) >= facts.t.single:
         return None
-    single, name, unused = max(found)
-    before = facts.worst(facts.began, "single")[0]
-    severe = single >= t.single and bool(facts.bad)
-    return Finding("UNUSED_PIECE", FAULT if severe else WARNING, layer=name,
-                   evidence={"single": single, "unused": unused, "before": before},
-                   threshold={"single": t.single}, confidence=_sure(single, t.single),
+    return _idle(facts, facts.e.now, "now") if facts.single(facts.e.now) >= facts.t.single else None
+
+
+def _idle(facts: Facts, sample: Sample | None, when: str) -> Finding:
+    states = [(state.single, state.unused, layer.name) for layer, state in facts.states(sample)
+              if layer.pieces > 1]  # fmt: skip
+    _, unused, name = max(states)
+    return Finding("UNUSED_PIECE", _grade(facts), layer=name,
+                   evidence={"single": facts.single(sample), "unused": unused, "when": when,
+                             "before": facts.single(facts.began)},
+                   threshold={"single": facts.t.single},
+                   confidence=_sure(facts.single(sample), facts.t.single),
                    remedies=[_remedy("init", name="maxout_he"), _remedy("fewer_pieces"),
                              _remedy("lower_rate", rate=_lower(facts))])  # fmt: skip
 
@@ -565,10 +570,11 @@ Rule = Callable[[Facts], Finding | None]
 RULES: tuple[tuple[int, Rule], ...] = (
     (LOOP, nonfinite), (LOOP, targets), (LOOP, grad_mismatch), (LOOP, loss_mismatch),
     (LOOP, zero_grad), (LOOP, not_optimized), (LOOP, unreached), (LOOP, input_scale),
-    (BEGIN, symmetric), (BEGIN, dead_at_first), (BEGIN, saturated_at_first), (BEGIN, exploding),
-    (BEGIN, vanishing), (BEGIN, init_scale), (BEGIN, loss_at_init),
+    (BEGIN, symmetric), (BEGIN, idle_at_first), (BEGIN, dead_at_first),
+    (BEGIN, saturated_at_first), (BEGIN, exploding), (BEGIN, vanishing), (BEGIN, init_scale),
+    (BEGIN, loss_at_init),
     (DURING, lr_high), (DURING, lr_low),
-    (END, dead), (END, saturated), (END, unused_piece), (END, capacity),
+    (END, dead), (END, saturated), (END, idle), (END, capacity),
     (RESULT, deeper_is_worse), (RESULT, train_bad),
     (TEST, eval_mode), (TEST, overfit),
 )  # fmt: skip
@@ -581,7 +587,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "SATURATED": ("EXPLODING", "VANISHING", "INIT_SCALE", "LOSS_AT_INIT", "CAPACITY", "OVERFIT"),
     "EXPLODING": ("LOSS_AT_INIT",),
     "LR_HIGH": ("LR_LOW", "LOSS_AT_INIT"),
-    "UNUSED_PIECE": ("CAPACITY",),
+    "UNUSED_PIECE": ("EXPLODING", "INIT_SCALE", "LOSS_AT_INIT", "CAPACITY"),
     "DEEPER_IS_WORSE": ("TRAIN_BAD",),
     "EVAL_MODE": ("OVERFIT",),
 }
@@ -608,7 +614,7 @@ def decide(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Fin
     for part, rule in RULES:
         finding = rule(facts)
         if finding is not None:
-            found.append((END if _symptom(facts, finding) else part, finding))
+            found.append((_part(facts, finding, part), finding))
     _settle_doubts(facts, found)
     for part, finding in found:
         if finding.severity == FAULT:
@@ -624,24 +630,21 @@ def decide(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Fin
     return sorted(findings, key=lambda f: 0 if f in causes else 1 if f.severity == FAULT else 2)
 
 
-def _symptom(facts: Facts, finding: Finding) -> bool:
-    """Whether a NaN is where a loss has run away to, and not where the trouble began."""
-    if finding.code != "NONFINITE" or finding.evidence.get("where") == "inputs":
-        return False
-    return diverged(facts)
+def _part(facts: Facts, finding: Finding, part: int) -> int:
+    """Give the part that a finding belongs to: what looks like a cause may be a symptom."""
+    if finding.code == "NONFINITE" and finding.evidence["where"] != "inputs" and diverged(facts):
+        return END  # the loss has run away to NaN, that is not where the trouble began
+    if finding.code == "DEAD" and part == BEGIN:
+        lost = facts.decay[0] >= facts.t.vanish_likely and facts.thin < facts.t.thin
+        if lost and finding.evidence["share"] < facts.t.all_dead:
+            return DURING  # so narrow or thin that what dies has got no signal
+    return part
 
 
 def diverged(facts: Facts) -> bool:
     """Whether steps too large, or a start that explodes, are what made the loss NaN."""
-    e = facts.e
-    where = e.events.nonfinite_where if e.events else ""
-    step = e.events.nonfinite_step if e.events else None
-    wild = facts.peak > facts.t.high_loss or max(facts.ratios, default=nan) > facts.t.high_ratio
-    if exploding(facts) is not None:
-        return True
-    if step == 0:
-        return False
-    return wild or not any(name in where for name in DELICATE)
+    wild = max(finite([*facts.ratios, facts.foreseen]), default=nan) > facts.t.high_ratio
+    return wild or facts.peak > facts.t.high_loss or exploding(facts) is not None
 
 
 def _settle_doubts(facts: Facts, found: list[tuple[int, Finding]]) -> None:
@@ -718,7 +721,7 @@ TREE: tuple[tuple[str, str, Number], ...] = (
     ("1e", "LR_HIGH", lambda f: (f.ratio, f.t.high_ratio)),
     ("1f", "LR_LOW", lambda f: (f.ratio, f.t.low_ratio)),
     ("1g", "CAPACITY", lambda f: (_gains(f, f.e.compared("wider")), f.t.wider)),
-    ("1h", "UNUSED_PIECE", lambda f: (f.worst(f.e.now, "single")[0], f.t.single)),
+    ("1h", "UNUSED_PIECE", lambda f: (f.single(f.e.now), f.t.single)),
     ("1i", "SYMMETRIC", lambda f: (f.worst(f.began or f.e.now, "same")[0], f.t.same)),
     ("2", "EVAL_MODE", _events(lambda e: e.noisy_evaluations)),
     ("2", "OVERFIT", lambda f: (f.e.train.metric - f.e.test.metric if f.e.test else nan,

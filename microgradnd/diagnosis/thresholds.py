@@ -46,6 +46,8 @@ class Thresholds:
         "AUTOTRAINER (omega = 10), UMLAUT")
     input_extreme: float = _number(
         50.0, "the same, where it is to blame although nobody tried scaled inputs")
+    first_loss_regression: float = _number(
+        5.0, "the same of a regression, whose outputs may be larger than its targets")
     first_loss: float = _number(
         1.5, "loss before training, relative to that of the best constant output",
         "Karpathy: it should be ln C")
@@ -62,9 +64,9 @@ class Thresholds:
         "AUTOTRAINER: 70 times")
     explode_slope: float = _number(0.1, "decades per layer that are needed for that")
     explode_loss: float = _number(
-        5.0, "loss before training, relative to the constant's, with growing activations")
+        2.0, "loss before training, relative to the constant's, with growing activations")
     explode_forward: float = _number(
-        0.5, "decades that pre-activations grow from the first layer to the last")
+        0.5, "decades that pre-activations grow from the first hidden layer to the last")
     small_slope: float = _number(
         0.4, "mean |f'| below which the activation is to blame, not the weights",
         "sigmoid: at most 0.25; ReLU: 0.5")
@@ -73,8 +75,13 @@ class Thresholds:
     dead_warning: float = _number(0.3, "the same, to warn", LESSON)
     saturated: float = _number(0.5, "share of a layer's values on flat ends", "DeepDiagnosis")
     same: float = _number(0.5, "share of a layer's units that are copies of others")
-    single: float = _number(0.5, "share of a layer's Maxout groups of which one piece always wins")
-    single_warning: float = _number(0.3, "the same, to warn")
+    single: float = _number(
+        0.7, "share of all Maxout groups of which one piece always wins (mean over layers)")
+    all_dead: float = _number(
+        0.9, "share of a layer that is dead before training, whatever the size of the weights")
+    thin: float = _number(
+        0.8, "RMS of the weights times the root of the fan-in, below which weights are small",
+        "LeCun, Glorot: 1; He: 1.41")
     # --- the size of steps
     high_ratio: float = _number(
         0.1, "median size of a step relative to the weights", "nnscope; cs231n: 1e-3 is good")
