@@ -202,7 +202,8 @@ def hidden(s: Settings, inputs: int, act: str) -> list[Any]:
     nn.init.constant_(layer.bias, s.bias)
     if s.plant == "idle":  # of each group only the first piece ever wins
         with mg.no_grad():
-            layer.bias[:: s.pieces] = 30.0
+            for piece in range(1, s.pieces):
+                layer.bias[piece :: s.pieces] = -30.0
     if s.init == "constant" and s.gain == 1:
         nn.init.constant_(layer.bias, 0.1)
     parts = [layer]
