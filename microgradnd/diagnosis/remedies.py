@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 from typing import Any
 
 from .. import optim
@@ -34,9 +34,9 @@ from .variants import (
 
 #: Remedies that are tried, at most.
 TRIED = 4
-#: Remedies after which the user's learning rate need not suit any more: a tenth of it is tried, if
-#: the metric does not become better by so much.
-ANEW, HELPED = frozenset({"activation", "init"}), 0.2
+#: Remedies after which the user's learning rate need not suit any more: if the result is further
+#: than this below the best comparison's, a tenth of the rate is tried, too.
+ANEW, MARGIN = frozenset({"activation", "init"}), 0.05
 #: Where a remedy has a number and the finding names none.
 RATE, DECAY, DROPPED, MORE, CLIP = 1e-2, 1e-2, 0.5, 4, 1.0
 
@@ -79,16 +79,25 @@ def _try(case: Case, remedy: Remedy) -> Comparison | None:
     found = attempt(case, remedy.key, make)
     if found is None or remedy.key not in ANEW or "lr" not in case.plan.options:
         return found
-    if found.train.metric > case.evidence.train.metric + HELPED:
+    if found.train.metric >= _goal(case.evidence):
         return found
     # A rate that a network bore in which nothing arrived can be far too high for another one.
     second = attempt(case, remedy.key, slower)
-    if second is None or not second.train.metric > found.train.metric + HELPED:
+    if second is None or not second.train.metric > found.train.metric:
         if second is not None:
             case.evidence.comparisons.remove(second)
         return found
     case.evidence.comparisons.remove(found)
     return second
+
+
+def _goal(found: Evidence) -> float:
+    """Give the training metric that can be reached, as far as comparisons say."""
+    shallow, plain = found.compared("shallow"), found.compared("reference")
+    known = [found.train.metric]
+    known += [shallow.train.metric] if shallow is not None else []
+    known += [plain.test.metric] if plain is not None and plain.test is not None else []
+    return max((k for k in known if isfinite(k)), default=-inf) - MARGIN
 
 
 def _rate(details: dict[str, Any], otherwise: float) -> float:

@@ -247,11 +247,18 @@ def trained(case: Case, variant: Variant) -> Comparison:
     products = sum(x.units * max(x.pieces, 1) * x.fan_in for x in layers) * 3.0 * variant.batch
     steps = case.allowed(variant.steps, len(layers), products * growth(case, variant.model))
     made.steps = fit(case, variant, inputs, case.target, steps)
-    made.complete = made.steps >= variant.steps
+    made.complete = enough(made.steps, variant.steps)
     made.train = case.problem.score(variant.model, case.loss_fn, inputs, case.target)
     if test is not None:
         made.test = case.problem.score(variant.model, case.loss_fn, *test)
     return made
+
+
+def enough(steps: int, wanted: int) -> bool:
+    """Say whether all steps were made; of so few that they show nothing there is no comparison."""
+    if steps < wanted / 4:
+        raise Impossible(f"the time allows {steps} of {wanted} steps only")
+    return steps >= wanted
 
 
 def growth(case: Case, model: Any) -> float:
@@ -345,7 +352,7 @@ def reference(case: Case) -> Comparison:
     test: list[Score] = []
     products = 3.0 * batch * UNITS * (x.shape[1] + prod(known.shape or (1,)))
     allowed = case.allowed(steps * folds, 2, products) // folds
-    made.complete = allowed >= steps
+    made.complete = enough(allowed, steps)
     for fold in range(folds):
         out = order[fold::5]
         fitted = np.delete(order, np.s_[fold::5])
@@ -354,7 +361,7 @@ def reference(case: Case) -> Comparison:
         adam = Variant("reference", "", net, lambda p: optim.Adam(p, lr=RATE), allowed, batch)
         done = fit(alone, adam, (parts,), taken((case.target,), fitted)[0], allowed)
         case.began = alone.began
-        made.steps, made.complete = done, made.complete and done == allowed
+        made.steps, made.complete = done, enough(done, steps) and made.complete
         net = Sequential(net, Lambda(as_user_wants(known)))
         for rows, scores in ((fitted, train), (out, test)):
             given = scaled_by(x, fitted, rows)
