@@ -5,8 +5,9 @@ Hooks look at a gradient, or change it, when the reverse pass has it complete.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from .arraylike import check_gradient, cotangent
@@ -14,6 +15,23 @@ from .modes import Switch
 
 _number = count(1).__next__
 RETAIN = "retain"  # stands among the hooks of a node whose gradient is kept
+
+
+class Passes:
+    """Hooks that hear of every `backward` and `grad` of the process.
+
+    After `attach(Passes, "hooks", f)`, `f(root)` gets the tensor that is differentiated, before any
+    gradient is there, in the thread that does it.
+    """
+
+    hooks: Mapping[int, Callable[[Any], None]] = MappingProxyType({})
+
+
+def announce(root: Any) -> None:
+    """Tell the hooks of `Passes` that a reverse pass begins."""
+    if Passes.hooks:
+        for hook in list(Passes.hooks.values()):
+            hook(root)
 
 
 class HasGradient:

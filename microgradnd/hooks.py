@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import count
+from threading import Lock
 from typing import Any
 
 _number = count(1).__next__  # of a hook: never given twice, so an old handle removes no new hook
+_lock = Lock()
 
 
 class Handle:
@@ -16,14 +18,16 @@ class Handle:
 
     def remove(self) -> None:
         """Remove the hook; a second call does nothing."""
-        hooks = dict(getattr(self._owner, self._kind))
-        hooks.pop(self._number, None)
-        setattr(self._owner, self._kind, hooks)
+        with _lock:
+            hooks = dict(getattr(self._owner, self._kind))
+            hooks.pop(self._number, None)
+            setattr(self._owner, self._kind, hooks)
 
 
 def attach(owner: Any, kind: str, hook: Any) -> Handle:
     """Add a hook to those that an owner has by number in its attribute `kind`."""
     number = _number()
-    # A new dict: the owner may go through the old one, or share it with others of its class.
-    setattr(owner, kind, {**getattr(owner, kind), number: hook})
+    with _lock:
+        # A new dict: the owner may go through the old one, or share it with others of its class.
+        setattr(owner, kind, {**getattr(owner, kind), number: hook})
     return Handle(owner, kind, number)

@@ -23,7 +23,7 @@ import numpy as np
 from . import backend as backends
 from .arraylike import ArrayLike, cotangent, to_array
 from .backend.namespace import CONSTANT, FORWARD_ONLY, NAMES
-from .gradients import HasGradient, run_hooks
+from .gradients import HasGradient, announce, run_hooks
 from .inplace import Storage, Writable, storage_of
 from .modes import MODE, Switch
 from .registry import REGISTRY
@@ -169,6 +169,7 @@ class Tensor(Writable, HasGradient, ArrayLike):
         else:
             gradient = cotangent(gradient, self, "backward")
         retain = create_graph if retain_graph is None else retain_graph
+        announce(self)
         leaves = reverse([(node, gradient)], taped=create_graph, free=not retain)
         with ACCUMULATE:
             for leaf, g in leaves:

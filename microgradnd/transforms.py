@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .arraylike import cotangent
+from .gradients import announce
 from .inplace import storage_of
 from .modes import MODE, Switch
 from .random import default_generator
@@ -178,6 +179,7 @@ def value_and_grad(
                 f"{value.shape}; reduce it, or use vjp or jacobian"
             )
         one = wrap(value.backend.xp.ones_like(value._array))
+        announce(value)
         gradients = rebuild(pull([value], [one]))
         value = settle(value, pull)
         result = tuple(gradients) if several else gradients[0]

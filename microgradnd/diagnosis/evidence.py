@@ -116,7 +116,7 @@ class Sample:
         loss: Of the batch, at that step.
         examples: How many examples `layers` were seen on.
         train, test: On (a fixed part of) the sets, in eval mode.
-        layers: In the order of execution.
+        layers: In the order of execution; [] where only scores were taken.
     """
 
     step: int = 0

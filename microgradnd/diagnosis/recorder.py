@@ -1,0 +1,814 @@
+"""The recorder: what a network looks like while it is trained, noted by hooks, in passing.
+
+An ordinary step costs some microseconds and never waits for a device: its loss is kept where it
+was computed. At some steps the recorder looks closely: at the layers of that step's own forward
+and backward pass, at the size of the update, and at the scores on (a part of) the sets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from io import BytesIO
+from math import isfinite, nan
+from threading import local
+from typing import Any
+from weakref import finalize, ref
+from zipfile import BadZipFile
+
+import numpy as np
+
+from .. import optim
+from ..backend import of
+from ..gradients import Passes
+from ..hooks import attach
+from ..modes import MODE, no_grad
+from ..nn.layers import Dropout
+from ..nn.module import Module
+from ..registry import REGISTRY
+from ..tape import PICK, Node, Tensor, wrap
+from ..tracing import detect_anomaly
+from ..train import Callback, Loop
+from .evidence import LayerState, Record, Sample, Score, parse, plain
+from .measure import (
+    Problem,
+    describe,
+    first_output,
+    home_of,
+    pair,
+    problem,
+    sandbox,
+    spread,
+    taken,
+)
+from .observe import Seen, Tally, Watcher, biases, clone, flatten, learned, look, rms, watching
+
+FORMAT, VERSION = "microgradnd record", 1
+#: Steps at which the layers are looked at by default, and then every so many.
+EARLY, EVERY = (0, 10, 50), 200
+#: Under `fit`, steps between two scores that the recorder has to compute itself, at least.
+SCORED = 100
+#: Rows of the sets that are looked at before the first step, and for scores.
+ROWS = 512
+#: Losses and samples that are kept at most; then every other one is dropped.
+LOSSES, SAMPLES = 2000, 400
+#: Initial parameters are kept up to so many bytes.
+INITIAL = 64 * 2**20
+#: Losses on a device are fetched when there are so many.
+WAITING = 1024
+#: Samples over which it is looked whether a unit is ever active.
+ALIVE = 4
+#: Outputs that one of these made are no scores any more, unless a loss wants them so.
+SQUASHING = frozenset({"softmax", "log_softmax", "sigmoid", "log_sigmoid", "hard_sigmoid"})
+#: What an output may have gone through after that.
+RESHAPING = frozenset({"reshape", "squeeze", "expand_dims", "transpose", "astype", "getitem"})
+
+#: Whether a recorder computes something of its own, which no recorder is to see.
+MEASURING: ContextVar[bool] = ContextVar("microgradnd_measuring", default=False)
+
+
+@contextmanager
+def _unseen(model: Any) -> Iterator[None]:
+    """Compute unseen by all recorders, and without a trace."""
+    token = MEASURING.set(True)
+    try:
+        with sandbox(model):
+            yield
+    finally:
+        MEASURING.reset(token)
+
+
+class Weak:
+    """A hook that does not keep its recorder alive; a copy of it (of the model's) does nothing."""
+
+    __slots__ = ("function", "recorder")
+
+    def __init__(self, recorder: Recorder | None = None, function: Any = None):
+        self.recorder = (lambda: None) if recorder is None else ref(recorder)
+        self.function = function
+
+    def __call__(self, *args: Any) -> None:
+        """Tell the recorder, if there still is one."""
+        recorder = self.recorder()
+        if recorder is not None:
+            self.function(recorder, *args)
+
+    def __reduce__(self) -> Any:
+        return Weak, ()
+
+
+class Inside(local):
+    """Where a thread is: how deep in calls of the model, and the watch over the outermost one."""
+
+    depth = 0
+    watch: Any = None
+
+
+class Recorder(Callback):
+    """Note how a network is trained, for `mg.diagnose`: at once, by hooks, in any training loop.
+
+    The state before the first step is noted at the first forward pass. Then the loss of every step
+    is, and now and then layers, updates and scores. Pass it to `fit` as a callback, too, and it
+    knows of epochs. Model, optimizer and random numbers are never changed.
+
+    Args:
+        model: A Module. (Of a function only losses are seen, and what `train` shows.)
+        optimizer: That trains it.
+        loss_fn: Gives the mean over the batch, of output and target; needed for scores on sets, and
+            to look at more than the first batch before the first step. `fit` tells its own.
+        train, test: `(inputs, target)`, arrays or Tensors; at most 512 rows, evenly spread, are
+            used.
+        every: Look at the layers every so many steps. By default at steps 0, 10, 50, and every
+            200, which costs less than 5 % of a training with small networks.
+
+    Raises:
+        TypeError: For what is no model, no optimizer, or no data.
+        ValueError: If `every` is not at least 1.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> model = mg.nn.Linear(2, 1)
+        >>> sgd = mg.optim.SGD(model.parameters(), lr=0.1)
+        >>> record = mg.diagnosis.Recorder(model, sgd)
+        >>> x, y = mg.ones((8, 2)), mg.zeros((8, 1))
+        >>> for _ in range(3):
+        ...     sgd.zero_grad()
+        ...     mg.mse(model(x), y).backward()
+        ...     sgd.step()
+        >>> record.record.events.steps, len(record.record.losses), record.record.events.loss
+        (3, 3, ['mse'])
+    """
+
+    name = "recorder"
+
+    def __init__(
+        self, model: Any, optimizer: Any, loss_fn: Any = None, train: Any = None, test: Any = None,
+        every: int | None = None,
+    ):  # fmt: skip
+        if not callable(model) or isinstance(model, type):
+            raise TypeError(f"Recorder: a model (a Module) is wanted, got {model!r:.80}")
+        if not hasattr(optimizer, "register_step_post_hook"):
+            raise TypeError(
+                "Recorder: an optimizer of mg.optim is wanted as the second argument, got a "
+                f"{type(optimizer).__name__}"
+            )
+        if loss_fn is not None and not callable(loss_fn):
+            raise TypeError(
+                f"Recorder: loss_fn is a function of output and target, got a "
+                f"{type(loss_fn).__name__}"
+            )
+        if every is not None and (isinstance(every, bool) or every != int(every) or every < 1):
+            raise ValueError(f"Recorder: every is a number of steps, at least 1, got {every!r}")
+        self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
+        self.every = every
+        self._train = None if train is None else _part(train, "train", model)
+        self._test = None if test is None else _part(test, "test", model)
+        self._problem: Problem | None = None
+        self._loss_fn_fails = False
+        self._record = Record()
+        self._steps = 0
+        self._started = self._called = False
+        self._thin = self._stride = 1  # 2, 4, ... when much was recorded
+        self._batches: Counter[int] = Counter()
+        self._unreached: set[str] | None = None
+        self._noisy: list[Module] = []
+        self._inside = Inside()
+        # Since the last step: outputs without backward by the serials of their nodes, and whether
+        # they are noisy; the loss; the arguments of the last call; where backward began last.
+        self._pending: dict[tuple[int, ...], bool] = {}
+        self._loss: Any = None
+        self._args: Any = None
+        self._root = 0
+        self._used: list[Any] | None = None  # gradients of the last step, if it is to be looked
+        self._waiting: list[tuple[int, Any]] = []  # losses on a device
+        # A close look: forward passes under way, their numbers, the weights before the step.
+        self._watcher = Watcher()
+        self._seen: list[Seen] = []
+        self._tallies: dict[int, Tally] = {}
+        self._before: dict[str, Any] = {}
+        self._slopes: dict[int, list[float]] = {}
+        self._alive: dict[str, deque[Any]] = {}
+        self._now = 0  # examples of the forward pass under way
+        self._due = True
+        # Under `fit`.
+        self._loop: Loop | None = None
+        self._rows = [0, 0]  # seen in this epoch: in training, and without gradient
+        self._scored = 0
+        self._probe = next((p for g in optimizer.param_groups for p in g["params"]), None)
+        handles = [
+            optimizer.register_step_post_hook(Weak(self, Recorder._on_step)),
+            attach(Passes, "hooks", Weak(self, Recorder._on_backward)),
+        ]
+        if isinstance(model, Module):
+            handles += [
+                model.register_forward_pre_hook(Weak(self, Recorder._on_call)),
+                model.register_forward_hook(Weak(self, Recorder._on_output), always_call=True),
+            ]
+        self._detach = finalize(self, _remove, handles)
+        self._detach.atexit = False
+
+    def remove(self) -> None:
+        """Take all hooks away; what was recorded stays."""
+        self._detach()
+        self._forget()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        state = "recording" if self._detach.alive else "removed"
+        return f"<Recorder: {self._steps} steps, {len(self._record.samples)} samples, {state}>"
+
+    # --- forward
+
+    def _on_call(self, model: Any, args: Any) -> None:
+        """Before a forward pass; the outermost call counts, if the model calls itself."""
+        inside = self._inside
+        inside.depth += 1
+        if inside.depth > 1 or not self._due or MEASURING.get() or not MODE.get().recording:
+            return
+        if not self._started:
+            self._begin()
+        self._collect()
+        self._watcher.names = {p._node.serial: name for name, p in self._named().items()
+                               if p._node is not None}  # fmt: skip
+        self._watcher.forget()
+        inside.watch = watching(self._watcher)
+        inside.watch.__enter__()
+
+    def _on_output(self, model: Any, args: Any, output: Any) -> None:
+        """After a forward pass, also if it raised (then there is no output)."""
+        inside = self._inside
+        inside.depth -= 1
+        if inside.depth > 0:
+            return
+        inside.depth = 0
+        watch, inside.watch = inside.watch, None
+        if watch is not None:
+            watch.__exit__()
+            self._watcher.listen()
+            self._seen = self._watcher.seen
+            self._remember()
+        if MEASURING.get():
+            return
+        outputs = flatten(output)
+        if not outputs:
+            return
+        self._called = True
+        rows = len(args[0]) if args and getattr(args[0], "ndim", 0) else 0
+        noisy = any(module.training for module in self._noisy)
+        nodes = tuple([t._node.serial for t in outputs if t._node is not None])
+        if nodes and MODE.get().recording:
+            self._pending[nodes] = noisy
+            self._batches[rows] += 1
+            self._rows[0] += rows
+            self._now, self._args = rows, args
+            if watch is not None:
+                self._record.events.squashed = _squashed(outputs[0])
+        else:
+            self._evaluated(noisy)
+            self._rows[1] += rows
+
+    def _evaluated(self, noisy: bool) -> None:
+        events = self._record.events
+        events.evaluations += 1
+        events.noisy_evaluations += noisy
+
+    # --- backward
+
+    def _on_backward(self, root: Tensor) -> None:
+        """When a reverse pass begins somewhere: is it one through our outputs?"""
+        if root._node is None or MEASURING.get():
+            return
+        if self._called:
+            found = self._reached(root._node)
+            if not found:
+                return
+            for key in found:
+                self._pending.pop(key, None)
+        elif not self._started:
+            self._begin()
+        events = self._record.events
+        events.backwards += 1
+        self._root = root._node.serial
+        if self._used is not None:
+            events.checked += 1
+            events.stale += self._stale(self._used)
+            self._used = None
+        value = root._array
+        if value.size != 1:
+            value = value.mean()
+        elif type(value) is np.ndarray:
+            value = value.item()
+        # Gradients that are summed up are of a sum of losses; after zero_grad() one begins anew.
+        probe = self._probe
+        summed = self._loss is not None and probe is not None and probe.grad is not None
+        self._loss = self._loss + value if summed else value
+        if isinstance(value, float) and not isfinite(value) and events.nonfinite_step is None:
+            events.nonfinite_step = self._steps
+            events.nonfinite_where = self._blame()
+
+    def _reached(self, node: Node) -> list[tuple[int, ...]]:
+        """Find which outputs a loss was made of; at a close look also, by what operations."""
+        pending = self._pending
+        if not pending:
+            return []
+        first = min(map(min, pending))
+        seen: dict[int, Node] = {}
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            if node.serial not in seen:
+                seen[node.serial] = node
+                if node.serial > first:
+                    stack += [p for p in node.parents if p is not None]
+        found = [key for key in pending if not seen.keys().isdisjoint(key)]
+        if not found and any(n.op is not None and n.op.name == "checkpoint" for n in seen.values()):
+            found = list(pending)  # its graph is hidden
+        if found and self._due:
+            self._record.events.loss = _chain(seen, {serial for key in found for serial in key})
+        return found
+
+    def _stale(self, used: list[Any]) -> bool:
+        """Whether gradients that a step has used are still there, and not zero."""
+        left = [g for p in _parameters(self.optimizer)
+                if (g := p.grad) is not None and any(old() is g for old in used)]  # fmt: skip
+        return any((g != 0).any().item() for g in left)
+
+    # --- step
+
+    def _on_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """After a step of the optimizer."""
+        self._inside.depth = 0
+        if not self._started:
+            self._begin()
+        step = self._steps
+        self._steps += 1
+        self._keep_loss(step, self._loss)
+        if self._due:
+            self._sample(step)
+        for key, noisy in list(self._pending.items()):
+            # What backward did not reach, and what was computed before it: an evaluation.
+            if key[0] < self._root:
+                self._evaluated(noisy)
+            self._pending.pop(key, None)
+        self._loss = self._args = None
+        self._due = self._is_due(self._steps)
+        if self._due or self._steps < 4:
+            gradients = [p.grad for p in _parameters(self.optimizer)]
+            self._used = [ref(g) for g in gradients if g is not None]
+
+    def _is_due(self, step: int) -> bool:
+        every = (self.every or EVERY) * self._thin
+        return step % every == 0 or (self.every is None and step in EARLY)
+
+    def _keep_loss(self, step: int, loss: Any) -> None:
+        """Note the loss of a step; one on a device is fetched later, with others."""
+        if loss is None or step % self._stride:
+            return
+        if not isinstance(loss, float):
+            self._waiting.append((step, loss))
+            if len(self._waiting) >= WAITING:
+                self._fetch()
+            return
+        record = self._record
+        record.loss_steps.append(step)
+        record.losses.append(loss)
+        if len(record.losses) > LOSSES:
+            self._stride *= 2
+            kept = [i for i, step in enumerate(record.loss_steps) if step % self._stride == 0]
+            record.losses = [record.losses[i] for i in kept]
+            record.loss_steps = [record.loss_steps[i] for i in kept]
+
+    def _fetch(self) -> None:
+        """Fetch the losses that wait on a device, in one transfer."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        with no_grad():
+            stacked = REGISTRY["stack"]([wrap(loss.reshape(())).astype("float64")
+                                         for _, loss in waiting])  # fmt: skip
+        events = self._record.events
+        for (step, _), loss in zip(waiting, stacked.tolist(), strict=True):
+            if not isfinite(loss) and events.nonfinite_step is None:
+                events.nonfinite_step, events.nonfinite_where = step, self._bad_parameter()
+            self._keep_loss(step, loss)
+
+    # --- close looks
+
+    def _begin(self) -> None:
+        """Note the state before the first step."""
+        self._started = True
+        record, model = self._record, self.model
+        named = self._named()
+        if sum(p._array.nbytes for p in named.values()) <= INITIAL:
+            record.initial = {name: np.array(of(p._array).to_numpy(p._array))
+                              for name, p in named.items()}  # fmt: skip
+        self._noisy = [m for m in _modules(model) if _is_noisy(m)]
+        kind, group = type(self.optimizer).__name__, self.optimizer.param_groups[0]
+        plan = record.plan
+        plan.optimizer = kind if getattr(optim, kind, None) is type(self.optimizer) else ""
+        plan.options = {k: _option(v) for k, v in group.items() if k in self.optimizer.defaults}
+        plan.model = repr(model) if isinstance(model, Module) else _name(model)
+        first = Sample(rate=float(group["lr"]))
+        record.samples.append(first)
+        if self._train is None:
+            return
+        self._find_problem()
+        for name in ("task", "metric", "classes", "chance", "constant"):
+            setattr(record, name, getattr(self._problem, name))
+        inputs, target = self._at_home(self._train)
+        with _unseen(model):
+            record.layers, seen = look(model, self._usable_loss(), inputs, target)
+        first.layers, first.loss, first.examples = seen.layers, seen.loss, seen.examples
+        self._score(first)
+
+    def _find_problem(self) -> None:
+        """Find out what the network has to do."""
+        inputs, target = self._at_home(self._train)
+        with _unseen(self.model):
+            output = first_output(self.model, inputs, len(target))
+            self._record.inputs = describe(self.model, inputs, target, output)
+            try:
+                if self.loss_fn is not None:
+                    self.loss_fn(output, target)
+            except Exception:  # targets out of range, say: of that the loop will tell
+                self._loss_fn_fails = True
+            self._problem = problem(self._usable_loss(), output, target)
+
+    def _usable_loss(self) -> Any:
+        return None if self._loss_fn_fails else self.loss_fn
+
+    def _collect(self) -> None:
+        """Sum up what was seen of a forward pass, if backward has been there."""
+        seen, self._seen = self._seen, []
+        self._watcher.forget()
+        for use in seen:
+            if use.delta is not None:
+                number = use.number
+                if number not in self._tallies:
+                    self._tallies[number] = Tally(use.layer)
+                self._tallies[number].add(use)
+            if use.remove is not None:
+                use.remove()  # the node holds the hook, and that holds the node
+
+    def _remember(self) -> None:
+        """Note the weights before a step that is looked at, and what backward will free."""
+        named, watcher = self._named(), self._watcher
+        self._before = {layer.weight: named[layer.weight]._array.copy()
+                        for layer in watcher.layers if layer.weight in named}  # fmt: skip
+        for use in self._seen:
+            self._slopes[use.number] = learned(use.a._node)
+
+    def _sample(self, step: int) -> None:
+        """Finish the close look at a step that was just made."""
+        self._collect()
+        record = self._record
+        named = self._named()
+        own = {id(p) for p in _parameters(self.optimizer)}
+        events = record.events
+        events.not_optimized = [n for n, p in named.items() if id(p) not in own and p.requires_grad]
+        events.foreign = len(own - {id(p) for p in named.values()})
+        if self._loss is not None:
+            without = {n for n, p in named.items() if p.requires_grad and p.grad is None}
+            self._unreached = without if self._unreached is None else self._unreached & without
+        sample = record.samples[0] if step == 0 else Sample(step)
+        states = self._states(named)
+        for i, state in states.items():
+            if i < len(sample.layers):  # seen on more than this batch
+                sample.layers[i].update = state.update
+            else:
+                sample.layers += [LayerState() for _ in range(i - len(sample.layers))] + [state]
+        sample.rate = float(self.optimizer.param_groups[0]["lr"])
+        if sample.loss != sample.loss and self._loss is not None:
+            sample.loss = float(self._loss)
+        sample.examples = sample.examples or self._now
+        if self._loop is not None:
+            sample.epoch = _epochs(self._loop)
+        if step:
+            if self._loop is None:
+                self._score(sample)
+            self._add(sample)
+        self._tallies, self._before, self._slopes = {}, {}, {}
+
+    def _states(self, named: dict[str, Any]) -> dict[int, LayerState]:
+        """Give the states of the layers that were seen, by their numbers in the record."""
+        layers, found = self._record.layers, {}
+        places = {layer.weight: i for i, layer in enumerate(layers)}
+        seen = self._watcher.layers
+        offsets = biases(self.model, seen) if self._tallies else []
+        for number, tally in sorted(self._tallies.items()):
+            layer = seen[number]
+            if layer.weight not in places:
+                places[layer.weight] = len(layers)
+                layers.append(layer)
+            p, before = named.get(layer.weight), self._before.get(layer.weight)
+            gradient = None if p is None or p.grad is None else p.grad._array
+            alive = self._alive.setdefault(layer.weight, deque(maxlen=ALIVE))
+            alive.append(tally.alive)
+            if all(now is not None and now.shape == tally.alive.shape for now in alive):
+                tally.alive = np.any(list(alive), axis=0)
+            state = tally.state(before, gradient, offsets[number])
+            state.slopes = self._slopes.get(number, [])
+            if p is not None and before is not None and state.weight:
+                host = of(before).to_numpy
+                with np.errstate(all="ignore"):
+                    state.update = rms(host(p._array) - host(before)) / state.weight
+            found[places[layer.weight]] = state
+        return found
+
+    def _score(self, sample: Sample) -> None:
+        """Score the model on the parts of the sets that there are, unless it has scores."""
+        if self._problem is None:
+            return
+        loss_fn = self._usable_loss()
+        for name, part in (("train", self._train), ("test", self._test)):
+            if part is not None and getattr(sample, name) is None:
+                inputs, target = self._at_home(part)
+                with _unseen(self.model):
+                    score = self._problem.score(self.model, loss_fn, inputs, target, ROWS)
+                setattr(sample, name, score)
+        self._scored = self._steps
+
+    def _add(self, sample: Sample) -> None:
+        samples = self._record.samples
+        samples.append(sample)
+        if len(samples) > SAMPLES:
+            del samples[1::2]
+            self._thin *= 2
+
+    def _at_home(self, part: Any) -> Any:
+        """Give inputs and target where the model lives now."""
+        home = home_of(self.model)
+        *inputs, target = [t if home is None or t.backend is home else t.to(home.name)
+                           for t in (*part[0], part[1])]  # fmt: skip
+        return tuple(inputs), target
+
+    def _named(self) -> dict[str, Any]:
+        """Give the parameters by name; those of the optimizer, if the model is a function."""
+        if isinstance(self.model, Module):
+            return dict(self.model.named_parameters())
+        return {f"parameter_{i}": p for i, p in enumerate(_parameters(self.optimizer))}
+
+    def _blame(self) -> str:
+        """Say where the NaN or infinity of the loss comes from, as far as can be seen."""
+        args, model = self._args, self.model
+        bad = self._bad_parameter()
+        if bad or args is None or not isinstance(model, Module):
+            return bad
+        if any(not _finite(x._array) for x in flatten(args) if x.dtype.kind == "f"):
+            return "the inputs"
+        with _unseen(model):
+            try:
+                with detect_anomaly():
+                    clone(model)(*args)
+            except FloatingPointError as error:
+                return str(error)
+            except Exception:
+                return ""
+        return f"the loss ({', '.join(self._record.events.loss)})"
+
+    def _bad_parameter(self) -> str:
+        bad = (name for name, p in self._named().items() if not _finite(p._array))
+        return next((f"the parameter {name}" for name in bad), "")
+
+    def _forget(self) -> None:
+        """Let go of everything that belongs to a step under way."""
+        watch, self._inside.watch = self._inside.watch, None
+        if watch is not None:
+            watch.__exit__()
+        for use in self._seen:
+            if use.remove is not None:
+                use.remove()
+        self._watcher.forget()
+        self._seen, self._tallies, self._before, self._slopes = [], {}, {}, {}
+        self._args = self._used = None
+
+    # --- fit
+
+    def on_train_begin(self, loop: Loop) -> None:
+        """Know the loop, and its loss function."""
+        self._loop = loop
+        if self.loss_fn is None:
+            self.loss_fn = loop.loss_fn
+
+    def on_epoch_begin(self, loop: Loop) -> None:
+        """Count examples anew."""
+        self._rows = [0, 0]
+
+    def on_epoch_end(self, loop: Loop) -> None:
+        """Note the epoch's losses and metrics, or scores if it has none."""
+        self._record.events.epochs = float(loop.epoch)
+        if loop.epoch % self._thin:
+            return
+        logs = loop.logs
+        sample = Sample(self._steps, float(loop.epoch), logs["lr"], logs["loss"])
+        for name, rows, prefix in (("train", 0, ""), ("test", 1, "val_")):
+            part = getattr(self, f"_{name}")
+            metric = logs.get(f"{prefix}accuracy", nan)
+            if f"{prefix}loss" in logs and (part is None or metric == metric):
+                setattr(sample, name, Score(self._rows[rows], logs[f"{prefix}loss"], metric))
+        if self._steps - self._scored >= SCORED:
+            self._score(sample)
+        self._add(sample)
+
+    def on_train_end(self, loop: Loop) -> None:
+        """Forget the loop; the last epoch gets all scores."""
+        self._loop = None
+        samples = self._record.samples
+        if loop.error is None and samples and samples[-1].step == self._steps:
+            self._score(samples[-1])
+
+    # --- what was recorded
+
+    @property
+    def record(self) -> Record:
+        """What was recorded so far, with the parameters as they are now."""
+        self._fetch()
+        kept = self._record
+        for sample in kept.samples:  # a layer that was first used later
+            missing = len(kept.layers) - len(sample.layers) if sample.layers else 0
+            sample.layers += [LayerState() for _ in range(missing)]
+        same, moved = [], set()
+        for name, p in self._named().items():
+            if name in kept.initial:
+                now = of(p._array).to_numpy(p._array)
+                if np.array_equal(now, kept.initial[name], equal_nan=True):
+                    same.append(name)
+                else:
+                    moved.add(name)
+        events, waiting = kept.events, list(self._pending.values())
+        events = replace(
+            events, steps=self._steps,
+            not_optimized=[n for n in events.not_optimized if n not in moved],
+            unreached=sorted(self._unreached or ()),
+            unchanged=[n for n in same if n not in events.not_optimized] if self._steps else [],
+            evaluations=events.evaluations + len(waiting),
+            noisy_evaluations=events.noisy_evaluations + sum(waiting),
+            batch=_median(self._batches),
+        )  # fmt: skip
+        loss = "" if self.loss_fn is None else _name(self.loss_fn)
+        plan = replace(kept.plan, steps=self._steps, batch=events.batch, loss=loss)
+        return replace(kept, events=events, plan=plan)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what was recorded into one file (NumPy's .npz, without pickles); see `load`."""
+        record = self.record
+        names = list(record.initial)
+        bare = replace(record, initial={}, losses=[], loss_steps=[])
+        header = {"format": FORMAT, "version": VERSION, "names": names, "record": plain(bare)}
+        arrays = {f"initial_{i}": record.initial[name] for i, name in enumerate(names)}
+        memory = BytesIO()
+        np.savez_compressed(
+            memory, header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+            losses=np.array(record.losses, np.float64),
+            loss_steps=np.array(record.loss_steps, np.int64), **arrays,
+        )  # fmt: skip
+        with open(path, "wb") as file:
+            file.write(memory.getbuffer())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what was recorded so far, for a checkpoint of `fit`."""
+        self._fetch()
+        return {
+            "record": plain(replace(self._record, initial={})), "initial": self._record.initial,
+            "steps": self._steps, "started": self._started, "thin": self._thin,
+            "stride": self._stride, "scored": self._scored, "rows": list(self._rows),
+            "batches": [list(pair) for pair in sorted(self._batches.items())],
+            "unreached": None if self._unreached is None else sorted(self._unreached),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._record = parse(Record, state["record"])
+        self._record.initial = {name: np.array(value) for name, value in state["initial"].items()}
+        self._steps, self._started = state["steps"], state["started"]
+        self._thin, self._stride, self._scored = state["thin"], state["stride"], state["scored"]
+        self._rows = list(state["rows"])
+        self._batches = Counter({rows: count for rows, count in state["batches"]})
+        known = state["unreached"]
+        self._unreached = None if known is None else set(known)
+        self._due = self._is_due(self._steps)
+        if self._started and self._train is not None and self._problem is None:
+            self._find_problem()
+
+
+def load(path: str | os.PathLike[str]) -> Record:
+    """Read a file that `Recorder.save` wrote.
+
+    Raises:
+        ValueError: If it is something else, damaged, or of a later version.
+        OSError: If the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        with np.load(BytesIO(data), allow_pickle=False) as arrays:
+            header = json.loads(arrays["header"].tobytes())
+            if header["format"] != FORMAT:
+                raise ValueError(f"its format is {header['format']!r:.40}")
+            if header["version"] != VERSION:
+                raise ValueError(f"its version is {header['version']!r:.20}, {VERSION} is known")
+            record: Record = parse(Record, header["record"])
+            record.losses = arrays["losses"].tolist()
+            record.loss_steps = arrays["loss_steps"].tolist()
+            record.initial = {n: arrays[f"initial_{i}"] for i, n in enumerate(header["names"])}
+    except (AttributeError, BadZipFile, EOFError, KeyError, TypeError, ValueError,
+            zlib.error) as error:  # fmt: skip
+        told = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{os.fspath(path)} is no record of a training (Recorder.save writes them): {told}"
+        ) from error
+    return record
+
+
+# ---------------------------------------------------------------------------------------- details
+
+
+def _part(data: Any, name: str, model: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Give at most `ROWS` rows of a set, evenly spread."""
+    inputs, target = pair(data, name, model)
+    *few, wanted = taken((*inputs, target), spread(len(target), ROWS))
+    return tuple(few), wanted
+
+
+def _modules(model: Any) -> list[Module]:
+    return list(model.modules()) if isinstance(model, Module) else []
+
+
+def _is_noisy(module: Module) -> bool:
+    """Whether a module computes something else in training."""
+    drops = isinstance(module, Dropout) and module.p > 0
+    return drops or getattr(module, "running_mean", None) is not None
+
+
+def _parameters(optimizer: Any) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_option(item) for item in value]
+    return value if isinstance(value, (bool, str, int, type(None))) else float(value)
+
+
+def _name(thing: Any) -> str:
+    """Give a function's name, or that of an object's class."""
+    return str(getattr(thing, "__name__", None) or type(thing).__name__)
+
+
+def _median(counts: Counter[int]) -> int:
+    """Give the lower median of numbers that were counted; 0 of none."""
+    half, seen = (sum(counts.values()) + 1) // 2, 0
+    for number in sorted(counts):
+        seen += counts[number]
+        if seen >= half:
+            return number
+    return 0
+
+
+def _epochs(loop: Loop) -> float:
+    """Give how many epochs were done, with the fraction of the one under way, if it is known."""
+    size = loop.size
+    return loop.epoch - 1 + (min(loop._batches / size, 1.0) if size else 0.0)
+
+
+def _finite(array: Any) -> bool:
+    home = of(array)
+    return bool(home.to_numpy(home.xp.all(home.xp.isfinite(array), axis=None)))
+
+
+def _squashed(output: Tensor) -> str:
+    """Give the operation that turned the output into probabilities, or ""."""
+    node = output._node
+    while node is not None and node.op is not None and node.op.name in RESHAPING:
+        node = next((p for p in node.parents if p is not None), None)
+    name = "" if node is None or node.op is None else str(node.op.name)
+    return name if name in SQUASHING else ""
+
+
+def _chain(seen: dict[int, Node], outputs: set[int]) -> list[str]:
+    """Give the operations on the way from outputs to the loss, in their order."""
+    on_the_way, names = set(outputs), []
+    for serial in sorted(seen):
+        node = seen[serial]
+        if serial not in outputs and any(p is not None and p.serial in on_the_way
+                                         for p in node.parents):  # fmt: skip
+            on_the_way.add(serial)
+            if node.op is not PICK:
+                names.append(str(node.op.name))
+    return names[:50]
+
+
+def _remove(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()
