@@ -77,13 +77,13 @@ class Facts:
                    if c.what in ("reference", "shallow"))  # fmt: skip
 
     def _learnable(self, score: Score | None) -> float:
-        """What the comparison shows to be learnable: its metric less its uncertainty."""
+        """What the comparison shows to be learnable: its metric less two standard deviations."""
         if score is None or not isfinite(score.metric):
             return nan
         if self.e.metric != "accuracy" or score.n <= 0:
             return score.metric
         p = min(max(score.metric, 0.0), 1.0)
-        return score.metric - sqrt((p * (1 - p) + 0.25 / score.n) / score.n)
+        return score.metric - 2 * sqrt((p * (1 - p) + 0.25 / score.n) / score.n)
 
     @cached_property
     def limits(self) -> dict[str, float]:
@@ -236,7 +236,7 @@ class Facts:
         weights that suit their fan-in it stays the same where widths change.
         """
         sizes = [(state.delta * sqrt(max(layer.units, 1)), layer.name)
-                 for layer, state in self.states(sample) if state.delta == state.delta]  # fmt: skip
+                 for layer, state in self.states(sample) if state.delta >= 0]  # fmt: skip
         if len(sizes) < 2:
             return nan, nan, []
         (near, a), (far, b) = sizes[-1], sizes[0]

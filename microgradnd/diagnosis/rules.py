@@ -33,6 +33,8 @@ SELF_SQUASHING = {
     "nll": ("softmax", "sigmoid"),
     "binary_cross_entropy_with_logits": ("softmax", "sigmoid", "log_softmax", "log_sigmoid"),
 }
+#: Signs of too high a rate that cannot come of a network that is too small.
+LOUD = frozenset({"peak", "ratio", "end"})
 #: Where the outputs of what ends a model lie.
 RANGES = {
     "sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0),
@@ -368,7 +370,7 @@ def loss_at_init(facts: Facts) -> Finding | None:
     limit = t.first_loss_regression if facts.e.task == "regression" else t.first_loss
     if not value > limit:
         return None
-    return Finding("LOSS_AT_INIT", _grade(facts),
+    return Finding("LOSS_AT_INIT", _grade(facts) if value >= t.first_loss_fault else WARNING,
                    evidence={"loss": facts.start, "constant": facts.e.constant, "relative": value},
                    threshold={"relative": limit}, confidence=_sure(value, 2 * limit),
                    remedies=[_remedy("init", layer="output"), _remedy("scale_inputs")])  # fmt: skip
@@ -653,6 +655,9 @@ def _settle_doubts(facts: Facts, found: list[tuple[int, Finding]]) -> None:
     for _, finding in found:
         lost = finding.code in ("VANISHING", "INIT_SCALE")
         if lost and not finding.evidence["decades"] >= facts.t.vanish and "LR_HIGH" in blamed:
+            finding.severity = WARNING
+        small = _gains(facts, facts.e.compared("wider")) > facts.t.wider
+        if finding.code == "LR_HIGH" and small and not LOUD & set(finding.evidence):
             finding.severity = WARNING
 
 

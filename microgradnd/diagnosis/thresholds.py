@@ -46,11 +46,12 @@ class Thresholds:
         "AUTOTRAINER (omega = 10), UMLAUT")
     input_extreme: float = _number(
         50.0, "the same, where it is to blame although nobody tried scaled inputs")
+    first_loss: float = _number(
+        1.5, "loss before training, relative to that of the best constant output, to warn",
+        "Karpathy: it should be ln C")
+    first_loss_fault: float = _number(10.0, "the same, where it is to blame for a bad result")
     first_loss_regression: float = _number(
         5.0, "the same of a regression, whose outputs may be larger than its targets")
-    first_loss: float = _number(
-        1.5, "loss before training, relative to that of the best constant output",
-        "Karpathy: it should be ln C")
     stale: float = _number(
         0.1, "share of steps that added to gradients that had been used already")
     noisy: float = _number(0.5, "share of evaluations that were made in train mode")
@@ -60,8 +61,8 @@ class Thresholds:
         "3 sigmoid layers (1.3) still train, 4 (1.9) never do")
     vanish_likely: float = _number(1.0, "the same, where nothing else is to blame, or to warn")
     explode: float = _number(
-        1.0, "decades that the gradient grows on its way back to the input",
-        "AUTOTRAINER: 70 times")
+        0.7, "decades that the gradient grows on its way back to the input",
+        MEASURED + "; AUTOTRAINER: 1.8")
     explode_slope: float = _number(0.1, "decades per layer that are needed for that")
     explode_loss: float = _number(
         2.0, "loss before training, relative to the constant's, with growing activations")
