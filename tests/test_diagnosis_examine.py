@@ -620,11 +620,11 @@ def test_what_a_record_alone_says():
     states = [LayerState(delta=1.0), LayerState(delta=2.0)]
     record = Record(
         layers=[Layer("0", "0.weight"), Layer("2", "2.weight", output=True)],
-        samples=[Sample(0, layers=states), Sample(9, train=score, layers=states)],
+        samples=[Sample(0, layers=states), Sample(8, layers=states), Sample(9, train=score)],
         losses=[2.0, 0.5], loss_steps=[1, 9], task="classification", chance=0.5,
     )  # fmt: skip
     found = from_record(record)
-    assert found.init.step == 0 and found.now.step == 9 and found.train == score
+    assert found.init.step == 0 and found.now.step == 8 and found.train == score
     assert found.task == "classification" and found.chance == 0.5 and found.losses == [2.0, 0.5]
     assert found.comparisons == [] and "no data" in found.not_made[0]
     decide(found)

@@ -105,7 +105,7 @@ def from_record(record: Any) -> Evidence:
     on the rows that the recorder was given, if any.
     """
     seen = record_of(record)
-    last = seen.samples[-1] if seen.samples else Sample()
+    last = next((s for s in reversed(seen.samples) if s.layers), Sample())
     scored = next((s for s in reversed(seen.samples) if s.train is not None), Sample())
     found = Evidence(
         task=seen.task, metric=seen.metric, classes=seen.classes, chance=seen.chance,
