@@ -67,6 +67,7 @@ def diagnose(
     Example:
         >>> import microgradnd as mg
         >>> x, y = mg.data.blobs(200, seed=0)
+        >>> x = x / 5
         >>> model = mg.nn.Sequential(mg.nn.Linear(2, 16), mg.nn.ReLU(), mg.nn.Linear(16, 3))
         >>> optimizer = mg.optim.SGD(model.parameters(), lr=0.1)
         >>> record = mg.diagnosis.Recorder(model, optimizer)

@@ -366,7 +366,7 @@ def reference(case: Case) -> Comparison:
         for rows, scores in ((fitted, train), (out, test)):
             given = scaled_by(x, fitted, rows)
             scores.append(known.score(net, case.loss_fn, (given,), taken((case.target,), rows)[0]))
-    made.train, made.test = pooled(train), pooled(test)
+    made.train, made.test = replace(pooled(train), n=train[0].n), pooled(test)
     return made
 
 
