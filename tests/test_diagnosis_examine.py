@@ -654,6 +654,35 @@ def test_the_beginning_is_measured_on_all_examples(trained):
     assert [s.dead for s in found.init.layers] == pytest.approx([s.dead for s in whole])
 
 
+def test_from_the_recorder_to_the_report(tmp_path, quick):
+    """Three lines in a user's own script."""
+    train, test = blobs(), blobs(n=200)
+    model = deep()
+    optimizer = mg.optim.SGD(model.parameters(), lr=0.5)
+    record = mg.diagnosis.Recorder(model, optimizer, mg.cross_entropy, train, test)
+    x, y = map(mg.tensor, train)
+    draw = mg.random.Generator(0)
+    for _ in range(60):
+        rows = draw.integers(0, 420, 32)
+        optimizer.zero_grad()
+        mg.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+    before = bits(model), dict(mg.random.default_generator().state)
+    steps = record.record.events.steps, record.record.events.evaluations
+    report = mg.diagnose(model, mg.cross_entropy, train, test, record=record, verify=True)
+    assert (bits(model), dict(mg.random.default_generator().state)) == before
+    assert (record.record.events.steps, record.record.events.evaluations) == steps
+    assert not report.ok and "VANISHING" in str(report) and str(report).count("\n") < 12
+    assert roots(report.findings)[0].remedies[0].gain.steps == 60
+    again = mg.diagnose(model, mg.cross_entropy, train, test, record=record, verify=True)
+    assert again.to_json() == report.to_json()
+    record.save(tmp_path / "record.npz")
+    alone = from_record(tmp_path / "record.npz")
+    assert codes(alone)[0] == "VANISHING" and alone.train.n > 0 and alone.chance < 0.4
+    read = mg.diagnose(model, mg.cross_entropy, train, test, record=tmp_path / "record.npz")
+    assert codes(read.evidence) == codes(report.evidence)
+
+
 # --------------------------------------------------------------------------------------- errors
 
 
