@@ -12,8 +12,8 @@ import pytest
 from microgradnd.diagnosis.evidence import (
     Check,
     Comparison,
-    Evidence,
     Events,
+    Evidence,
     Inputs,
     Layer,
     LayerState,
@@ -188,8 +188,8 @@ def lr_high(above):
 
 def loss_jumps(above):
     e = bad()
-    e.losses[200] = e.constant * 1.005 * (T.high_loss + (0.2 if above else -0.2))
-    return e
+    e.losses[200:203] = [e.constant * 1.005 * (T.high_loss + (0.2 if above else -0.2))] * 3
+    return every(e, update=0.05)
 
 
 def result_swings(above):
@@ -197,7 +197,7 @@ def result_swings(above):
     fall = T.swing * (1.1 if above else 0.9)
     for i, sample in enumerate(e.samples):
         sample.train.metric = 0.2 - fall * (i % 2)
-    return e
+    return every(e, update=0.05)
 
 
 def lr_low(above):
@@ -206,6 +206,15 @@ def lr_low(above):
         for state in sample.layers:
             state.update = T.low_ratio * (0.9 if above else 1.1)
     e.plan.steps = e.events.steps = 100 * STEPS
+    return e
+
+
+def settled(above):
+    """Steps are few, but the loss falls no more: more of them would not help."""
+    e = few_steps(True)
+    e.init.loss = e.losses[0] = 2 * e.train.loss
+    fall = T.settled * (0.9 if not above else 1.1) * e.train.loss
+    e.samples = [e.init, Sample(e.plan.steps * 3 // 4, train=Score(1000, e.train.loss + fall / 4))]
     return e
 
 
@@ -325,7 +334,7 @@ FIRES = {
     exploding_forward: "EXPLODING", dead_at_first: "DEAD", saturated_at_first: "SATURATED",
     symmetric: "SYMMETRIC", idle_at_first: "UNUSED_PIECE", loss_at_init: "LOSS_AT_INIT",
     lr_high: "LR_HIGH", loss_jumps: "LR_HIGH", result_swings: "LR_HIGH", lr_low: "LR_LOW",
-    few_steps: "LR_LOW", capacity: "CAPACITY", train_bad: "TRAIN_BAD",
+    few_steps: "LR_LOW", settled: "LR_LOW", capacity: "CAPACITY", train_bad: "TRAIN_BAD",
     grad_mismatch: "GRAD_MISMATCH", zero_grad: "ZERO_GRAD", eval_mode: "EVAL_MODE",
     not_optimized: "NOT_OPTIMIZED", unreached: "UNREACHED", loss_mismatch: "LOSS_MISMATCH",
     targets: "TARGETS", targets_out_of_reach: "TARGETS", input_scale: "INPUT_SCALE",
@@ -376,8 +385,8 @@ def test_a_cause_at_the_start_explains_what_comes_later():
     e = every(lose(bad(), 5.0), update=1e-6)
     at(e, e.now, saturated=0.9)
     found = decide(e)
-    assert [f.code for f in found] == ["VANISHING", "LR_HIGH", "LR_LOW", "SATURATED",
-                                       "DEEPER_IS_WORSE", "TRAIN_BAD"]  # fmt: skip
+    assert [f.code for f in found] == ["VANISHING", "LR_LOW", "SATURATED", "DEEPER_IS_WORSE",
+                                       "TRAIN_BAD"]  # fmt: skip
     assert causes(e) == ["VANISHING"]
     assert set(found[0].explains) == {f.code for f in found[1:]}
 
@@ -385,7 +394,7 @@ def test_a_cause_at_the_start_explains_what_comes_later():
 @pytest.mark.parametrize(("what", "code"), [("dead", "DEAD"), ("saturated", "SATURATED")])
 def test_units_lost_in_training_are_symptoms_of_the_rate(what, code):
     e = bad()
-    at(e, e.now, **{what: 0.95})
+    at(every(e, update=0.05), e.now, **{what: 0.95})
     assert causes(e) == ["LR_HIGH"] and code in decide(e)[0].explains
     finding = next(f for f in decide(e) if f.code == code)
     assert finding.evidence["when"] == "now"
@@ -396,6 +405,13 @@ def test_units_lost_before_training_are_the_cause(what, code):
     e = every(bad(), **{what: 0.95})
     assert causes(e) == [code]
     assert next(f for f in decide(e) if f.code == code).evidence["when"] == "init"
+
+
+def test_one_bad_batch_and_tiny_steps_are_no_sign_of_too_high_a_rate():
+    e = loss_jumps(True)
+    e.losses[201:203] = [e.constant] * 2
+    assert "LR_HIGH" not in codes(e)
+    assert "LR_HIGH" not in codes(every(loss_jumps(True), update=T.tiny_step * 0.9))
 
 
 def test_nan_is_a_symptom_where_the_loss_has_run_away_before():
@@ -612,8 +628,13 @@ def test_decide_never_raises_and_never_calls_a_bad_network_overfitted(make, shar
             assert roots(found)[0] is found[0]
 
 
-@pytest.mark.parametrize("e", [Evidence(), Evidence(layers=[Layer("0")]),
-                               Evidence(init=Sample(), now=Sample(layers=[LayerState()]))])  # fmt: skip
+UNKNOWN = [
+    Evidence(), Evidence(layers=[Layer("0")]),
+    Evidence(init=Sample(), now=Sample(layers=[LayerState()])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("e", UNKNOWN)
 def test_of_nothing_known_nothing_is_said(e):
     assert decide(e) == []
 

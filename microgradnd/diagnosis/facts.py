@@ -170,26 +170,29 @@ class Facts:
 
     @cached_property
     def peak(self) -> float:
-        """The largest loss in training, relative to the first and the constant's."""
-        seen = finite([*self.e.losses, *(s.loss for s in self.e.samples),
-                       *(s.train.loss for s in self.e.samples if s.train)])  # fmt: skip
+        """The largest loss in training, relative to the first and the constant's.
+
+        One batch may be far worse than another: what counts is the third largest, or a fifth of the
+        largest.
+        """
+        seen = sorted(finite([*self.e.losses, *(s.loss for s in self.e.samples)]), reverse=True)
         limit = max(finite((self.start, self.base)), default=nan)
-        return over(max(seen, default=nan), limit)
+        return over(max(seen[2], seen[0] / 5), limit) if len(seen) > 2 else nan
 
     @cached_property
-    def falling(self) -> float:
-        """How much of the last loss went in the last quarter, in standard errors above noise.
+    def late(self) -> float:
+        """The speed at which the training loss falls at the end, relative to the mean speed.
 
-        Greater than 0 only if the loss falls beyond what mini-batches make it jump.
+        1 is a straight line, 0 a loss that has settled. NaN if it did not fall, or is not known.
         """
-        losses = finite(self.e.losses)
-        n = len(losses)
-        if n < 12:
+        scored = [(s.step, s.train.loss) for s in self.e.samples
+                  if s.train is not None and isfinite(s.train.loss)
+                  and 0.5 * self.steps <= s.step <= 0.85 * self.steps]  # fmt: skip
+        fall = self.start - self.e.train.loss
+        if not scored or not fall > 0.02 * self.start:
             return nan
-        third, fourth = losses[n // 2 : 3 * n // 4], losses[3 * n // 4 :]
-        noise = sqrt(sum(_variance(part) / len(part) for part in (third, fourth)))
-        drop = mean(third) - mean(fourth)
-        return over(drop - 2 * noise, mean(fourth)) if mean(fourth) > 0 else nan
+        step, loss = scored[-1]
+        return (loss - self.e.train.loss) / fall / (1 - step / self.steps)
 
     @cached_property
     def rising(self) -> float:
@@ -287,12 +290,11 @@ class Facts:
     @cached_property
     def foreseen(self) -> float:
         """The size of the first step as rate and gradient let expect it; NaN if unknown."""
-        rate, began = self.rate, self.began
-        if began is None or not rate > 0:
+        rate, init = self.rate, self.e.init
+        if init is None or not rate > 0:
             return nan
-        if self.e.plan.optimizer in ("SGD", "Momentum"):
-            return middle(over(rate * s.gradient, s.weight) for s in began.layers)
-        return middle(over(rate, s.weight) for s in began.layers)
+        plain = self.e.plan.optimizer == "SGD"  # the others make steps of the rate's size
+        return middle(over(rate * (s.gradient if plain else 1.0), s.weight) for s in init.layers)
 
     @cached_property
     def rate(self) -> float:
@@ -308,6 +310,12 @@ class Facts:
         return middle(seen) if seen else first(self.foreseen, *self.ratios)
 
     @cached_property
+    def largest(self) -> float:
+        """The largest step of any layer, relative to its weights, seen or foreseen."""
+        seen = finite(s.update for sample in self.e.samples for s in sample.layers)
+        return max(finite([*seen, self.foreseen]), default=nan)
+
+    @cached_property
     def steps(self) -> int:
         """How many steps there were."""
         events = self.e.events
@@ -318,8 +326,3 @@ class Facts:
     def travel(self) -> float:
         """How far weights went at most, relative to their own size."""
         return self.ratio * self.steps if self.steps else nan
-
-
-def _variance(values: Sequence[float]) -> float:
-    m = mean(values)
-    return sum((v - m) ** 2 for v in values) / max(len(values) - 1, 1)

@@ -398,7 +398,8 @@ def _signs_of_high_rate(facts: Facts) -> dict[str, tuple[float, float]]:
 def lr_high(facts: Facts) -> Finding | None:
     """Steps are so large that the loss rises, jumps, or units are lost."""
     signs = _signs_of_high_rate(facts)
-    if not signs or not (facts.bad or "ratio" in signs):
+    tiny = facts.largest < facts.t.tiny_step and not facts.peak > 5 * facts.t.high_loss
+    if not signs or tiny or not (facts.bad or "ratio" in signs):
         return None
     return Finding("LR_HIGH", _grade(facts),
                    evidence={name: value for name, (value, _) in signs.items()}
@@ -417,16 +418,17 @@ def lr_low(facts: Facts) -> Finding | None:
     """Steps are so small, or so few, that weights hardly moved."""
     t = facts.t
     small = facts.ratio < t.low_ratio or facts.travel < t.travel
-    if not facts.bad or not small or facts.nonfinite:
+    settled = facts.late < t.settled and not facts.travel < t.still
+    if not facts.bad or not small or facts.nonfinite or settled:
         return None
     few = not facts.ratio < t.low_ratio
     remedies = [_remedy("higher_rate", rate=facts.rate * 10), _remedy("adaptive"),
                 _remedy("more_steps")]  # fmt: skip
     return Finding("LR_LOW", FAULT,
                    evidence={"ratio": facts.ratio, "travel": facts.travel, "steps": facts.steps,
-                             "falling": facts.falling, "rate": facts.rate},
-                   threshold={"ratio": t.low_ratio, "travel": t.travel},
-                   confidence=0.9 if facts.falling > 0 else 0.6,
+                             "late": facts.late, "rate": facts.rate},
+                   threshold={"ratio": t.low_ratio, "travel": t.travel, "late": t.settled},
+                   confidence=0.9 if facts.late >= 2 * t.settled else 0.6,
                    remedies=remedies[::-1] if few else remedies)  # fmt: skip
 
 
@@ -584,6 +586,7 @@ RULES: tuple[tuple[int, Rule], ...] = (
 WITHIN: dict[str, tuple[str, ...]] = {
     "TARGETS": ("NONFINITE", "LOSS_AT_INIT"),
     "NONFINITE": ("GRAD_MISMATCH", "UNREACHED"),
+    "UNREACHED": ("GRAD_MISMATCH",),
     "SYMMETRIC": ("DEAD", "SATURATED", "EXPLODING", "VANISHING", "INIT_SCALE", "LOSS_AT_INIT"),
     "DEAD": ("VANISHING", "INIT_SCALE", "UNUSED_PIECE", "CAPACITY"),
     "SATURATED": ("EXPLODING", "VANISHING", "INIT_SCALE", "LOSS_AT_INIT", "CAPACITY", "OVERFIT"),
@@ -645,8 +648,8 @@ def _part(facts: Facts, finding: Finding, part: int) -> int:
 
 def diverged(facts: Facts) -> bool:
     """Whether steps too large, or a start that explodes, are what made the loss NaN."""
-    wild = max(finite([*facts.ratios, facts.foreseen]), default=nan) > facts.t.high_ratio
-    return wild or facts.peak > facts.t.high_loss or exploding(facts) is not None
+    wild = facts.largest > facts.t.high_ratio or facts.peak > facts.t.high_loss
+    return wild or exploding(facts) is not None
 
 
 def _settle_doubts(facts: Facts, found: list[tuple[int, Finding]]) -> None:
