@@ -207,7 +207,7 @@ class Problem:
             return Score(n, _mean(losses, share), self._metric(_mean(rights, share), target))
 
     def _metric(self, mean: float, target: Tensor) -> float:
-        if self.kind == "classes":  # what is ignored was counted as wrong
+        if self.kind == "classes" and target.dtype.kind == "i":  # ignored ones counted as wrong
             counts = (target != IGNORED).astype("float64").mean().item()
             return mean / counts if counts else nan
         if self.kind != "numbers":

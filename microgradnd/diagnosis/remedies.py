@@ -58,7 +58,7 @@ def verify(case: Case, found: Evidence, roots: list[Finding]) -> None:
         if name not in tried:
             if len(tried) == TRIED:
                 continue
-            case.began = None
+            case.began, case.spent = None, 0.0
             tried[name] = _try(case, remedy)
         remedy.gain = tried[name]
 

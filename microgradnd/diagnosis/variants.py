@@ -61,7 +61,7 @@ class Case:
         record: What was recorded, or None.
         seconds: For comparisons, 0 for none.
         problem, evidence: What was found.
-        began: When the first comparison began.
+        began, spent: When the first comparison began, and what all are estimated to take.
     """
 
     model: Any
@@ -77,6 +77,7 @@ class Case:
     problem: Problem = field(default_factory=Problem)
     evidence: Evidence = field(default_factory=Evidence)
     began: float | None = None
+    spent: float = 0.0
 
     @property
     def plan(self) -> Plan:
@@ -101,8 +102,16 @@ class Case:
         return clone(self.start)
 
     def allowed(self, wanted: int, layers: int, products: float) -> int:
-        """Give how many steps half of the budget is estimated to suffice for."""
-        return min(wanted, int(self.seconds / 2 / (STEP + layers * LAYER + products * PRODUCT)))
+        """Give how many steps may be made: by an estimate, so that each time it is as many.
+
+        All comparisons together are estimated to take half of the budget at most, and each half of
+        what the earlier ones left.
+        """
+        step = STEP + layers * LAYER + products * PRODUCT
+        left = self.seconds / 2 - self.spent
+        steps = min(wanted, int(left / 2 / step)) if left < inf else wanted
+        self.spent += steps * step
+        return steps
 
     def late(self) -> bool:
         """Say whether the time is over: only if a machine is far slower than was estimated."""
@@ -412,8 +421,10 @@ def plain_network(case: Case, x: Tensor, fitted: Any) -> tuple[Any, Tensor, Any]
         mean, std = (t.astype(x.dtype) for t in standard(taken((case.target,), fitted)[0]))
         net = Sequential(net, Lambda(lambda z: z * std + mean))
         return net, inputs, lambda z, y: (((z - y) / std) ** 2).mean()
-    if kind in ("classes", "weights"):
+    if kind == "classes":
         return net, inputs, REGISTRY["cross_entropy"]
+    if kind == "weights":
+        return net, inputs, lambda z, y: REGISTRY["cross_entropy"](z, y.astype(z.dtype))
     logits = REGISTRY["binary_cross_entropy_with_logits"]
     return net, inputs, lambda z, y: logits(z, (y > 0).astype(z.dtype))
 
