@@ -423,6 +423,16 @@ def test_nan_is_a_symptom_where_the_loss_has_run_away_before():
     assert causes(nonfinite(True)) == ["NONFINITE"]
 
 
+def test_a_loss_that_is_nan_at_the_end_is_found_without_a_record():
+    e = healthy()
+    e.events = e.init = None
+    e.samples = e.losses = e.loss_steps = []
+    e.train.loss = nan
+    assert decide(e) == []  # it may just not be known
+    e.now.examples = 1000
+    assert causes(e) == ["NONFINITE"]
+
+
 def test_an_exploding_start_explains_the_first_loss_and_nan():
     e = exploding(True)
     e.init.loss = e.losses[0] = 1000.0

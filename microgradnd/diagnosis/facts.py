@@ -67,7 +67,7 @@ class Facts:
         return (
             (events is not None and events.nonfinite_step is not None)
             or any(not isfinite(v) for v in self.e.losses)
-            or (self.e.train.n > 0 and not isfinite(last))
+            or (self.e.now.examples > 0 and not isfinite(last))  # else it is just not known
         )
 
     @cached_property
@@ -189,7 +189,7 @@ class Facts:
                   if s.train is not None and isfinite(s.train.loss)
                   and 0.5 * self.steps <= s.step <= 0.85 * self.steps]  # fmt: skip
         fall = self.start - self.e.train.loss
-        if not scored or not fall > 0.02 * self.start:
+        if not scored or not self.steps or not fall > 0.02 * self.start > 0:
             return nan
         step, loss = scored[-1]
         return (loss - self.e.train.loss) / fall / (1 - step / self.steps)
