@@ -1,0 +1,301 @@
+"""Change one weight a little and watch the loss: a large change, and the weight is influential."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import dropwhile
+from math import log10, sqrt
+from typing import Any
+
+import numpy as np
+
+from ..extras import need
+from ..modes import no_grad
+from ..nn.module import Module
+from ..random import Generator, manual_seed
+from ..tape import Tensor
+from .measure import host, pair, sandbox
+from .observe import Watcher, batches, clone, measuring, watching
+from .tables import bar, number, table
+
+#: Of a loss in float64: relative changes below this are rounding.
+ROUNDING = 16 * float(np.finfo(np.float64).eps)
+ROWS = 256
+
+
+@dataclass
+class Weight:
+    """One weight, and what the loss does when it is changed.
+
+    Attributes:
+        parameter, index: Which one.
+        value: The weight.
+        change: L(w + eps) - L(w).
+        difference: (L(w + eps) - L(w - eps)) / 2 eps, beside
+        gradient: what autograd says.
+        resolved: Whether the change is larger than the rounding of the loss, in float64.
+    """
+
+    parameter: str
+    index: list[int]
+    value: float
+    change: float
+    difference: float
+    gradient: float
+    resolved: bool
+
+    @property
+    def name(self) -> str:
+        """The weight as one writes it, `2.weight[3, 0]`."""
+        return f"{self.parameter}{self.index if self.index else ''}"
+
+
+@dataclass
+class Stop:
+    """How far the change came: RMS of the change of a layer's output, relative to eps too."""
+
+    layer: str
+    activation: str
+    change: float
+    gain: float
+
+
+@dataclass(repr=False)
+class Sensitivity:
+    """What single weights do to the loss.
+
+    Attributes:
+        loss: Without a change, in float64.
+        eps: What was added to each weight.
+        weights: The most influential first.
+        followed: The name of one, the most influential of those nearest to the input, and
+        travel: how its change goes through the layers.
+        warnings: What to keep in mind when reading the numbers, as text.
+    """
+
+    loss: float
+    eps: float
+    weights: list[Weight]
+    followed: str
+    travel: list[Stop]
+    warnings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        most = max((abs(w.change) for w in self.weights), default=0.0) or 1.0
+        rows = [(w.name, w.change, w.difference, w.gradient, bar(abs(w.change) / most))
+                for w in self.weights]  # fmt: skip
+        texts = [
+            f"loss {number(self.loss)}; each weight + {self.eps:g}",
+            table(("weight", "change of the loss", "difference", "gradient", ""), rows),
+        ]
+        steps = [(s.layer, s.activation, s.change, s.gain, _log_bar(s.gain))
+                 for s in dropwhile(lambda s: not s.change, self.travel)]  # fmt: skip
+        if steps:
+            header = ("layer", "activation", "change (RMS)", "by eps", "")
+            texts += [f"how the change of {self.followed} travels (bars: 1e-10 to 1)",
+                      table(header, steps)]  # fmt: skip
+        return "\n".join([*texts, *self.warnings])
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw the changes of the loss, and how the first one travels.
+
+        Args:
+            path: Write the picture there.
+
+        Returns:
+            The matplotlib figure (closed, if it was written).
+
+        Raises:
+            ImportError: Without matplotlib.
+        """
+        plt = need("matplotlib.pyplot", "examples", "sensitivity(...).plot")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        moved = [w for w in self.weights if w.change]
+        left.barh([w.name for w in moved], [abs(w.change) for w in moved], log=True)
+        left.invert_yaxis()
+        left.set(xlabel=f"|change of the loss|, weight + {self.eps:g}")
+        steps = [s for s in self.travel if s.change > 0]
+        right.plot([s.layer for s in steps], [s.change for s in steps], "o-")
+        right.set(xlabel="layer", ylabel="change of its output (RMS)", title=self.followed)
+        if steps:
+            right.set_yscale("log")
+        if path is not None:
+            figure.savefig(path)
+            plt.close(figure)
+        return figure
+
+
+def _log_bar(gain: float) -> str:
+    return bar(1 + log10(gain) / 10) if gain > 0 else ""
+
+
+def sensitivity(
+    model: Any, loss_fn: Any, x: Any, y: Any, parameter: Any = None, index: Any = None,
+    eps: float = 1e-3, count: int = 20, seed: int = 0,
+) -> Sensitivity:  # fmt: skip
+    r"""Change single weights by eps and watch the loss: :math:`\partial L/\partial w` by hand.
+
+    All is computed on a clone in float64, over all rows, without dropout. Where an activation is
+    flat, the change dies on its way through the layers, and the loss does not notice.
+
+    Args:
+        model: A Module.
+        loss_fn: Gives the mean over the batch, of output and target.
+        x: Inputs (N, ...), or a tuple of them.
+        y: Targets (N, ...).
+        parameter: A parameter or its dotted name; None draws weights from all.
+        index: Of the weight within the parameter, a tuple, or a number if it has one axis; None
+            takes all, or draws some.
+        eps: What is added to the weight.
+        count: How many weights are tried.
+        seed: Of the draw.
+
+    Raises:
+        KeyError: If the model has no such parameter.
+        TypeError: If the model is no Module.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> net = mg.nn.Linear(2, 1, bias=False)
+        >>> with mg.no_grad():
+        ...     _ = net.weight.assign_([[1.0, 2.0]])
+        >>> x, y = mg.tensor([[1.0, 0.0], [0.0, 3.0]]), mg.zeros((2, 1))
+        >>> found = mg.diagnosis.sensitivity(net, mg.mse, x, y, eps=0.5)
+        >>> [(w.name, w.change, w.difference, w.gradient) for w in found.weights]
+        [('weight[0, 1]', 10.125, 18.0, 18.0), ('weight[0, 0]', 0.625, 1.0, 1.0)]
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"sensitivity: a Module is wanted, got {type(model).__name__}")
+    inputs, target = pair((*(x if isinstance(x, tuple) else (x,)), y), "(x, y)", model)
+    names: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.size}
+    chosen = _choose(names, parameter, index, count, seed)
+    with sandbox(model):
+        copy = measuring(clone(model)).to("float64").requires_grad_()
+        copy.zero_grad()
+        inputs, target = tuple(map(_double, inputs)), _double(target)
+        trial = _Trial(copy, loss_fn, inputs, target)
+        loss = trial.loss(backward=True)
+        weights = [_try(trial, name, spot, eps, loss) for name, spot in chosen]
+        weights.sort(key=lambda w: -abs(w.change))
+        first = min(weights, key=lambda w: [*names].index(w.parameter))
+        travel = trial.travel(first.parameter, tuple(first.index), eps)
+    dtype = names[first.parameter].dtype
+    return Sensitivity(loss, eps, weights, first.name, travel, _warnings(weights, loss, dtype))
+
+
+def _double(t: Tensor) -> Tensor:
+    return t.astype("float64") if t.dtype.kind == "f" else t
+
+
+def _choose(
+    names: dict[str, Tensor], parameter: Any, index: Any, count: int, seed: int
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Give names and indices of the weights that are tried."""
+    if parameter is not None:
+        found = [n for n, p in names.items() if n == parameter or p is parameter]
+        if not found:
+            raise KeyError(f"sensitivity: the model has no parameter {parameter!r}; it has "
+                           f"{[*names]}")  # fmt: skip
+        names = {found[0]: names[found[0]]}
+        if index is not None:
+            spot = index if isinstance(index, tuple) else (index,)
+            shape = names[found[0]].shape
+            if len(spot) != len(shape):
+                raise IndexError(f"sensitivity: {found[0]} has the shape {shape}, got index {spot}")
+            return [(found[0], tuple(i % n for i, n in zip(spot, shape, strict=True)))]
+    elif index is not None:
+        raise ValueError("sensitivity: an index is one of a parameter; say which")
+    ends = np.cumsum([p.size for p in names.values()])
+    total = int(ends[-1])
+    drawn: Any = range(total)
+    if total > count:
+        drawn = Generator(seed).integers(0, total, 4 * count).tolist()
+    chosen = []
+    for place in list(dict.fromkeys(drawn))[:count]:
+        which = int(np.searchsorted(ends, place, side="right"))
+        name = list(names)[which]
+        within = place - (int(ends[which - 1]) if which else 0)
+        chosen.append((name, tuple(int(i) for i in np.unravel_index(within, names[name].shape))))
+    return chosen
+
+
+class _Trial:
+    """A clone in float64, its data, and the changes that are tried on it."""
+
+    def __init__(self, model: Any, loss_fn: Any, inputs: tuple[Tensor, ...], target: Tensor):
+        self.model, self.loss_fn, self.inputs, self.target = model, loss_fn, inputs, target
+        self.parameters = dict(model.named_parameters())
+
+    def loss(self, backward: bool = False) -> float:
+        """Give the mean loss over all rows, and leave its gradients if asked to."""
+        manual_seed(0)  # a loss that draws numbers draws the same ones
+        n, total = len(self.target), 0.0
+        for rows in batches(n, ROWS):
+            share = (rows.stop - rows.start) / n
+            loss = self.loss_fn(self.model(*(x[rows] for x in self.inputs)), self.target[rows])
+            total += loss.item() * share
+            if backward and loss.requires_grad:
+                (loss * share).backward()
+        return total
+
+    def changed(self, name: str, spot: tuple[int, ...], by: float, what: Callable[[], Any]) -> Any:
+        """Give what a function gives while a weight is changed."""
+        p = self.parameters[name]
+        before = p.detach().clone()
+        with no_grad():
+            p[spot or ...] = before[spot or ...] + by
+        try:
+            return what()
+        finally:
+            with no_grad():
+                p.assign_(before)
+
+    def travel(self, name: str, spot: tuple[int, ...], eps: float) -> list[Stop]:
+        """Follow a change of a weight through the layers."""
+        watcher = Watcher(self.model)
+        squares: dict[int, float] = {}
+        sizes: dict[int, int] = {}
+
+        def outputs(parts: tuple[Tensor, ...]) -> list[tuple[int, Any]]:
+            watcher.forget()
+            with watching(watcher):
+                self.model(*parts)
+            return [(seen.number, host(seen.a)) for seen in watcher.seen]
+
+        for rows in batches(len(self.target), ROWS):
+            parts = tuple(x[rows] for x in self.inputs)
+            plain = outputs(parts)
+            moved = self.changed(name, spot, eps, partial(outputs, parts))
+            for (layer, a), (_, b) in zip(plain, moved, strict=True):
+                squares[layer] = squares.get(layer, 0.0) + float(((b - a) ** 2).sum())
+                sizes[layer] = sizes.get(layer, 0) + a.size
+        changes = {i: sqrt(squares[i] / sizes[i]) for i in sorted(sizes) if sizes[i]}
+        return [Stop(watcher.layers[i].name, watcher.layers[i].activation, c, c / abs(eps))
+                for i, c in changes.items()]  # fmt: skip
+
+
+def _try(trial: _Trial, name: str, spot: tuple[int, ...], eps: float, loss: float) -> Weight:
+    with no_grad():
+        up, down = (trial.changed(name, spot, by, trial.loss) for by in (eps, -eps))
+    p = trial.parameters[name]
+    g = p.grad
+    gradient = 0.0 if g is None else float(g[spot or ...].item())
+    value, resolved = p.detach()[spot or ...].item(), abs(up - loss) > ROUNDING * abs(loss)
+    return Weight(name, list(spot), value, up - loss, (up - down) / (2 * eps), gradient, resolved)
+
+
+def _warnings(weights: list[Weight], loss: float, dtype: Any) -> list[str]:
+    """Say which changes are smaller than what a float can tell."""
+    hidden = sum(not w.resolved for w in weights)
+    found = []
+    if hidden:
+        found.append(f"{hidden} of {len(weights)} changes are rounding, even in float64: the loss "
+                     "does not notice these weights; a larger eps may show more")  # fmt: skip
+    step = float(np.finfo(dtype).eps) * abs(loss)
+    lost = sum(w.resolved and abs(w.change) < step for w in weights)
+    if lost and dtype != np.float64:
+        found.append(f"{lost} of {len(weights)} changes would be lost in the rounding of a {dtype} "
+                     f"loss ({number(step)})")  # fmt: skip
+    return found
