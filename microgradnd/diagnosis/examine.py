@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from importlib import import_module
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ..nn.module import Module
 from ..random import Generator, manual_seed
 from ..tape import Tensor, reverse, wrap
 from . import variants
-from .evidence import Check, Evidence, Layer, LayerState, Record, Sample
+from .evidence import Check, Evidence, Layer, LayerState, Record, Sample, plain
 from .measure import IGNORED, describe, first_output, host, pair, problem, sandbox, spread, taken
 from .observe import clone, look, measuring
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Weights whose gradient is checked, on at most so many examples.
 CHECKED, CHECKED_ROWS = 20, 128
+#: Examples that the panels of sensitivity and learned activations are made from.
+SHOWN_ROWS = 256
 #: An error of differences above this share of the derivative makes it useless for the check.
 USABLE = 1e-4
 
@@ -87,7 +90,8 @@ def diagnose(
     findings = decide(evidence, limits)
     if verify:
         try_them(case, evidence, roots(findings))
-    return Report(findings, evidence, limits, lang=lang, extras=_extras(case))
+    extras = _extras(case)
+    return Report(findings, evidence, limits, lang=lang, extras=extras)
 
 
 def examine(
@@ -360,5 +364,21 @@ def _difference(p: Tensor, place: int, value: Any) -> float | None:
 
 
 def _extras(case: variants.Case) -> dict[str, Any]:
-    """Give what reports show besides: the most influential weights, and learned shapes."""
-    return {}
+    """Give what reports show besides: the most influential weights, and learned activations."""
+    found = case.evidence
+    if not isinstance(case.model, Module) or found.check is None or not found.layers:
+        return {}
+    (*inputs, target) = taken((*case.inputs, case.target), spread(len(case.target), SHOWN_ROWS))
+    xs = tuple(inputs) if len(inputs) > 1 else inputs[0]
+    parts: Any = import_module(__package__)
+    extras: dict[str, Any] = {}
+    wanted: dict[str, Any] = {"sensitivity": lambda: parts.sensitivity(case.model, case.loss_fn, xs, target)}
+    if {"maxout", "prelu"} & {layer.activation for layer in found.layers}:
+        wanted["shapes"] = lambda: parts.learned_shapes(case.model, xs)
+    for name, measure in wanted.items():
+        try:
+            extras[name] = plain(measure())
+        except Exception as error:  # a report without a panel is better than none
+            text = f"{name}: it raised {type(error).__name__}: {error}".splitlines()[0]
+            found.not_made.append(text)
+    return extras
