@@ -372,7 +372,9 @@ def _extras(case: variants.Case) -> dict[str, Any]:
     xs = tuple(inputs) if len(inputs) > 1 else inputs[0]
     parts: Any = import_module(__package__)
     extras: dict[str, Any] = {}
-    wanted: dict[str, Any] = {"sensitivity": lambda: parts.sensitivity(case.model, case.loss_fn, xs, target)}
+    wanted: dict[str, Any] = {
+        "sensitivity": lambda: parts.sensitivity(case.model, case.loss_fn, xs, target)
+    }
     if {"maxout", "prelu"} & {layer.activation for layer in found.layers}:
         wanted["shapes"] = lambda: parts.learned_shapes(case.model, xs)
     for name, measure in wanted.items():
