@@ -337,7 +337,7 @@ FIRES = {
     few_steps: "LR_LOW", settled: "LR_LOW", capacity: "CAPACITY", train_bad: "TRAIN_BAD",
     grad_mismatch: "GRAD_MISMATCH", zero_grad: "ZERO_GRAD", eval_mode: "EVAL_MODE",
     not_optimized: "NOT_OPTIMIZED", unreached: "UNREACHED", loss_mismatch: "LOSS_MISMATCH",
-    targets: "TARGETS", targets_out_of_reach: "TARGETS", input_scale: "INPUT_SCALE",
+    targets: "TARGETS", targets_out_of_reach: "LOSS_MISMATCH", input_scale: "INPUT_SCALE",
     input_extreme: "INPUT_SCALE", nonfinite_inputs: "NONFINITE", nonfinite: "NONFINITE",
     overfit: "OVERFIT", overfit_regression: "OVERFIT",
 }  # fmt: skip

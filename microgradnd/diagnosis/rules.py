@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite, log, nan, sqrt
+from math import inf, isfinite, log, nan, sqrt
 from typing import Any
 
 from .evidence import Comparison, Evidence, Finding, Inputs, Remedy, Sample
@@ -38,8 +38,8 @@ LOUD = frozenset({"peak", "ratio", "end"})
 #: Where the outputs of what ends a model lie.
 RANGES = {
     "sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0),
-    "hard_tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), "relu": (0.0, float("inf")),
-    "softplus": (0.0, float("inf")), "relu6": (0.0, 6.0),
+    "hard_tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), "relu": (0.0, inf),
+    "softplus": (0.0, inf), "relu6": (0.0, 6.0),
 }  # fmt: skip
 
 
@@ -88,33 +88,26 @@ def nonfinite(facts: Facts) -> Finding | None:
 
 
 def targets(facts: Facts) -> Finding | None:
-    """Targets that are NaN, that are no class, that the output cannot reach, or all the same."""
+    """Targets that are NaN, that are no class or no probability, or all the same."""
     e, i = facts.e, facts.e.inputs
     if i is None:
         return None
-    known = e.events
-    loss = known.loss if known else []
-    squashed = known.squashed if known else ""
-    low, high = RANGES.get(squashed, (-float("inf"), float("inf")))
+    loss = e.events.loss if e.events else []
     last = float(i.outputs - 1) if i.outputs > 1 else 1.0
     reasons = {
         "nonfinite": i.target_nonfinite > 0,
         "class": e.task == "classification" and (i.target_low < 0 or i.target_high > last),
         "probability": any(name.startswith("binary") for name in loss)
         and (i.target_low < 0 or i.target_high > 1),
-        "range": e.task == "regression" and (i.target_low < low or i.target_high > high),
         "constant": i.target_low == i.target_high and facts.e.train.n > 1,
     }
     reason = next((name for name, holds in reasons.items() if holds), None)
     if reason is None:
         return None
-    if reason in ("class", "probability"):
-        low, high = 0.0, last
-    return Finding("TARGETS", _grade(facts, reason not in ("range", "constant")),
+    return Finding("TARGETS", _grade(facts, reason != "constant"),
                    evidence={"reason": reason, "low": i.target_low, "high": i.target_high,
-                             "dtype": i.target_dtype, "count": i.target_nonfinite,
-                             "squashed": squashed},
-                   threshold={"low": low, "high": high},
+                             "dtype": i.target_dtype, "count": i.target_nonfinite},
+                   threshold={"low": 0.0, "high": last},
                    remedies=[_remedy("fix_targets", reason=reason)])  # fmt: skip
 
 
@@ -131,17 +124,25 @@ def grad_mismatch(facts: Facts) -> Finding | None:
 
 
 def loss_mismatch(facts: Facts) -> Finding | None:
-    """A softmax or sigmoid before a loss that has its own, or a loss that says nothing of it."""
-    events = facts.e.events
-    if events is None:
+    """A softmax or sigmoid before a loss that has its own, or one that cannot reach the targets."""
+    events, i = facts.e.events, facts.e.inputs
+    if events is None or not events.squashed:
         return None
-    for name in events.loss:
-        if events.squashed in SELF_SQUASHING.get(name, ()):
-            return Finding("LOSS_MISMATCH", FAULT,
-                           evidence={"squashed": events.squashed, "loss": name},
-                           remedies=[_remedy("remove_softmax", name=events.squashed,
-                                             loss=name)])  # fmt: skip
-    return None
+    name = events.squashed
+    twice = next((x for x in events.loss if name in SELF_SQUASHING.get(x, ())), None)
+    low, high = RANGES.get(name, (-inf, inf))
+    narrow = i is not None and facts.e.task == "regression" and (
+        i.target_low < low or i.target_high > high)  # fmt: skip
+    if twice is None and not narrow:
+        return None
+    remedies = [_remedy("remove_softmax", name=name, loss=twice or "")]
+    if i is None or twice is not None:
+        return Finding("LOSS_MISMATCH", FAULT, evidence={"squashed": name, "loss": twice},
+                       remedies=remedies)  # fmt: skip
+    return Finding("LOSS_MISMATCH", _grade(facts),
+                   evidence={"reason": "range", "squashed": name, "low": i.target_low,
+                             "high": i.target_high},
+                   threshold={"low": low, "high": high}, remedies=remedies)  # fmt: skip
 
 
 def zero_grad(facts: Facts) -> Finding | None:
