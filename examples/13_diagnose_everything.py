@@ -133,8 +133,8 @@ def draw(found, plt):
     last.plot([], [], "s--", color="tab:red", label="after training")
     last.legend(loc="upper center")
     last.text(0.5, 0.05, "above each: the fault that was\nmade, the cause that was named;\n"
-              "flat, dead: share of saturated\nvalues and of dead units in\nthe worst layer, before "
-              ">\nafter training", ha="center", fontsize=8, transform=last.transAxes)  # fmt: skip
+              "flat, dead: share of saturated\nvalues and of dead units in\nthe worst layer, "
+              "before >\nafter training", ha="center", fontsize=8, transform=last.transAxes)
     last.axis("off")
     return figure
 
