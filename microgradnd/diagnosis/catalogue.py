@@ -103,4 +103,4 @@ def number(value: Any) -> str:
     if 1e-3 <= abs(value) < 1e5:
         return f"{float(f'{value:.3g}'):g}"
     mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
+    return f"{float(mantissa):g}e{int(exponent)}"

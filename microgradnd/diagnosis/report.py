@@ -171,6 +171,14 @@ class Report:
         shown = "" if name.replace(".", "").isdigit() else name
         return self.say("word.layer", number=names.index(name) + 1, name=shown)
 
+    def meaning(self, name: str, english: str) -> str:
+        """Give the meaning of a threshold."""
+        return str(texts(self.lang).get("threshold", {}).get(name, english))
+
+    def source(self, english: str) -> str:
+        """Give where a threshold comes from."""
+        return str(texts(self.lang).get("source", {}).get(english, english))
+
     def _try(self, root: Finding) -> str:
         """Name the most promising remedy; of several activations two."""
         if not root.remedies:
@@ -378,8 +386,9 @@ def _words(text: str) -> Iterable[str]:
     word = ""
     for c, after in zip(text, f"{text[1:]} ", strict=False):
         word += c
-        closing = unicodedata.category(after) in ("Po", "Pe") and columns(after) == 2
-        if (c == " " or 2 in (columns(c), columns(after))) and not closing:
+        glued = columns(after) == 2 and unicodedata.category(after) in ("Po", "Pe")
+        glued = glued or unicodedata.category(c) == "Ps"
+        if (c == " " or 2 in (columns(c), columns(after))) and not glued:
             yield word
             word = ""
     yield word

@@ -1,0 +1,367 @@
+"""The report as one HTML page: everything is within it, nothing runs, and nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from importlib import resources
+from math import isfinite, nan
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from . import series
+from .catalogue import known, number
+from .evidence import Finding, Score
+from .svg import Chart, bars, heat, sketch
+
+if TYPE_CHECKING:
+    from .report import Report
+
+__all__ = ["PANELS", "page"]
+
+#: Colours of layers in one chart.
+HUES = 6
+#: Learned activations that are shown.
+SHAPES = 12
+_MARK = {"yes": "yes", "warning": "warn", "no": "no"}
+
+
+def page(report: Report) -> str:
+    """Give the page as text."""
+    say = report.say
+    css = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
+    narrow = "".join(_panel(report, name, draw) for name, draw in NARROW.items())
+    wide = "".join(_panel(report, name, draw) for name, draw in WIDE.items())
+    code = report.findings[0].code if report.findings else say("word.ok")
+    language = {"zh": "zh-Hans"}.get(report.lang, report.lang)
+    return (
+        f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(code)} - {escape(say('word.title'))}</title>\n<style>\n{css}</style>\n"
+        f'</head>\n<body>\n<main>\n{_header(report)}<div class="panels">\n{narrow}</div>\n{wide}'
+        f"<footer>{escape(say('word.written', version=__version__))}</footer>\n"
+        "</main>\n</body>\n</html>\n"
+    )
+
+
+def _panel(report: Report, name: str, draw: Callable[[Report], str]) -> str:
+    """Give a panel with its title and its (?)."""
+    title, told = (escape(report.say(f"panel.{name}.{part}")) for part in ("title", "help"))
+    body = draw(report) or f'<p class="none">{escape(report.say("word.nothing"))}</p>'
+    return (f'<section class="panel" id="{name}">\n<h2>{title}</h2>\n'
+            f'<details class="help"><summary title="{told}" aria-label="{title}: ?">?</summary>'
+            f"<p>{told}</p></details>\n{body}\n</section>\n")  # fmt: skip
+
+
+def _header(report: Report) -> str:
+    """Give the verdict, the scores and the three checks."""
+    e, say = report.evidence, report.say
+    chips = []
+    scores = [("set_train", e.train.metric), ("set_test", e.test.metric if e.test else nan),
+              ("constant", e.chance if e.metric else nan)]  # fmt: skip
+    for name, value in scores:
+        if known(value):
+            css = ' class="bad"' if report.bad and name == "set_train" else ""
+            words = f"{say(f'word.{name}')}{say('word.colon')}"
+            chips.append(f"<li{css}>{escape(words)}<b>{value:.3f}</b></li>")
+    for answer in report.checks:
+        css = {"ok": "fine", "bad": "bad"}.get(answer.outcome, "soft")
+        codes = f" {escape(', '.join(answer.codes))}" if answer.codes else ""
+        chips.append(f'<li class="{css}">{escape(say(f"check.{answer.step}"))} '
+                     f"<b>{escape(say(f'answer.{answer.outcome}'))}{codes}</b></li>")  # fmt: skip
+    return (f'<header class="verdict {report.severity}">\n<h1>{escape(say("word.title"))}</h1>\n'
+            f'<p class="say">{escape(report.verdict)}</p>\n'
+            f'<ul class="chips">{"".join(chips)}</ul>\n</header>\n')  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ in words
+
+
+def _path(report: Report) -> str:
+    """Draw the decision tree; what was answered is lit."""
+    say, groups = report.say, {key: "" for key in ("0", "1", "1x", "2", "3")}
+    worst = dict.fromkeys(groups, "dim")
+    for answer in report.path:
+        key = answer.step if answer.step in groups else "1x"
+        mark = _MARK.get(answer.outcome, "dim")
+        if answer.step == "3":
+            worst[key] = "no" if mark == "yes" else "dim"
+            continue
+        rank = ("dim", "no", "warn", "yes")
+        worst[key] = max(worst[key], mark, key=rank.index)
+        code = answer.codes[0]
+        outcome = say(f"answer.{answer.outcome}")
+        told = known(answer.value) and answer.limit  # not of what simply is, or is not
+        numbers = f"{number(answer.value)} / {number(answer.limit)}" if told else ""
+        groups[key] += (
+            f'<li class="{mark}" title="{escape(code)}: {escape(outcome)}">'
+            f"<span>{escape(say(f'finding.{code}.title'))}</span>"
+            f'<span class="n">{escape(numbers if mark != "dim" else outcome)}</span></li>'
+        )
+    items = "".join(
+        f'<li class="{_lit(worst[key])}"><b>{escape(say(f"part.{key}"))}</b><ol>{inner}</ol></li>'
+        for key, inner in groups.items()
+    )
+    return f'<ol class="tree">{items}</ol>'
+
+
+def _lit(mark: str) -> str:
+    return {"dim": "", "yes": "lit stop"}.get(mark, "lit")
+
+
+def _findings(report: Report) -> str:
+    """Give all findings with their numbers."""
+    if report.ok:
+        return f"<p>{escape(report.verdict)}</p>"
+    return "".join(_finding(report, finding) for finding in report.findings)
+
+
+def _finding(report: Report, f: Finding) -> str:
+    say, causes = report.say, report.roots
+    symptom = f.severity == "fault" and f not in causes
+    by = [cause.code for cause in causes if f.code in cause.explains]
+    notes = [say(f"word.{f.severity}"), say("word.confidence", value=f.confidence)]
+    if layer := report.layer(f.layer):
+        notes.append(layer)
+    if symptom and by:
+        notes.append(say("word.explained", codes=", ".join(by)))
+    if f.source:
+        notes.append(f"{say('word.source')}{say('word.colon')}{f.source}")
+    rows = [[name, value, f.threshold.get(name)] for name, value in f.evidence.items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)]  # fmt: skip
+    header = [say("word.name"), say("word.value"), say("word.limit")]
+    return (
+        f'<div class="finding {"symptom" if symptom else f.severity}"><p><b class="code">'
+        f"{escape(f.code)}</b> {escape(say(f'finding.{f.code}.title'))}</p>"
+        f"<p>{escape(report.describe(f))}{escape(say('word.end'))}</p>"
+        f'<details><summary class="small">{escape(say("word.comma").join(notes))}</summary>'
+        f"{_table(header, rows)}</details></div>"
+    )
+
+
+def _remedies(report: Report) -> str:
+    """Give what may help, with what it was worth."""
+    say = report.say
+    if not report.remedies:
+        return f"<p>{escape(say('word.none_needed'))}</p>" if report.ok else ""
+    rows = []
+    for remedy in report.remedies:
+        gain, helped = report.gain(remedy), report.helped(remedy)
+        told = say("word.gain", before=gain[0], after=gain[1]) if gain else ""
+        word = say({True: "word.helped", False: "word.did_not_help", None: "word.untried"}[helped])
+        rows.append([report.remedy(remedy), say(f"word.set_{remedy.side}"), told, word])
+    header = [say("word.remedy"), say("word.side"), report.common()["measure"], ""]
+    tried = any(remedy.gain for remedy in report.remedies)
+    hint = "" if tried else f'<p class="small">{escape(say("word.verify"))}</p>'
+    return _table(header, rows) + hint
+
+
+def _comparisons(report: Report) -> str:
+    """Give the networks that were trained to compare with."""
+    e, say = report.evidence, report.say
+    if not e.comparisons and not e.not_made:
+        return ""
+
+    def scores(score: Score | None) -> str:
+        value = nan if score is None else score.metric if known(score.metric) else score.loss
+        return number(value)
+
+    rows = [[say("word.yours"), scores(e.train), scores(e.test), str(e.plan.steps or "")]]
+    if e.metric and known(e.chance):
+        rows.append([say("word.constant"), number(e.chance), "", ""])
+    for c in e.comparisons:
+        name = say(f"comparison.{c.what}") if c.what in _WHATS else c.what
+        more = c.changed + ("" if c.complete else f" ({say('word.cut')})")
+        rows.append([f"{name}{say('word.colon')}{more}" if more else name, scores(c.train),
+                     scores(c.test), str(c.steps)])  # fmt: skip
+    header = [say("word.network"), say("word.train"), say("word.test"), say("word.steps")]
+    notes = "".join(f'<p class="small">{escape(say("report.not_made", reasons=reason))}</p>'
+                    for reason in e.not_made)  # fmt: skip
+    return _table(header, rows, numeric=(1, 2, 3)) + notes
+
+
+_WHATS = ("shallow", "reference", "wider", "scaled")
+
+
+def _thresholds(report: Report) -> str:
+    """Give the table of all thresholds."""
+    say, rows = report.say, []
+    for name, value, meaning, source in report.thresholds.table():
+        rows.append([name, value, report.meaning(name, meaning), report.source(source)])
+    header = [say("word.name"), say("word.value"), say("word.meaning"), say("word.source")]
+    return f'<div class="scroll">{_table(header, rows)}</div>'
+
+
+def _table(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], numeric: Sequence[int] = ()
+) -> str:
+    """Give a table; numbers stand on the right."""
+    if not rows:
+        return ""
+    right = {i for i in range(len(header))
+             if i in numeric or any(isinstance(row[i], (int, float)) for row in rows)}  # fmt: skip
+
+    def line(cells: Iterable[Any], tag: str) -> str:
+        out = ""
+        for i, cell in enumerate(cells):
+            text = "" if cell is None else number(cell)
+            css = ' class="n"' if i in right else ""
+            out += f"<{tag}{css}>{escape(text)}</{tag}>"
+        return f"<tr>{out}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+# ------------------------------------------------------------------------------------ drawings
+
+
+def _curves(report: Report) -> str:
+    """Draw loss and metric over the steps."""
+    e, say, out = report.evidence, report.say, ""
+    batches = series.losses(e)
+    for what, level in (("metric", e.chance), ("loss", e.constant)):
+        lines = [(side, series.curve(e, side, what)) for side in ("train", "test")]
+        single = batches if what == "loss" else []
+        points = [p for _, line in lines for p in line] + single
+        if not points:
+            continue
+        name = say("word.loss") if what == "loss" else report.common()["measure"]
+        least = min(y for _, y in points)
+        logarithmic = what == "loss" and least > 0 and max(y for _, y in points) > 30 * least
+        chart = Chart(points, say("word.step"), log=logarithmic, include=series.good([level]),
+                      label=name, height=200)  # fmt: skip
+        chart.line(single, "c-batch")
+        for side, line in lines:
+            chart.line(line, f"c-{side}", dots=len(line) < 40, title=say(f"word.{side}"))
+        chart.level(level, say("word.constant"))
+        out += f"<h3>{escape(name)}</h3>{chart}"
+    keys = [("c-train", say("word.set_train")), ("c-test", say("word.set_test"))]
+    return _key(keys) + out if out else ""
+
+
+def _flow(report: Report) -> str:
+    """Draw the gradient's size per layer, before training and now."""
+    e, say = report.evidence, report.say
+    lines = [(when, css, series.flow(e, when))
+             for when, css in (("init", "c-init"), ("now", "c-now"))]  # fmt: skip
+    points = [p for _, _, line in lines for p in line]
+    if not points:
+        return ""
+    chart = Chart(points, say("word.layers"), log=True, label=say("panel.flow.title"))
+    keys = []
+    for when, css, line in lines:
+        word = say("word.before" if when == "init" else "word.now")
+        chart.line(line, css, dots=True, title=word)
+        missing = "" if line else f"{say('word.colon')}{say('word.nothing')}"
+        keys.append((css, word + missing))
+    return _key(keys) + str(chart)
+
+
+def _shares(report: Report) -> str:
+    """Draw dead units, zeros and saturated values per layer."""
+    e, say = report.evidence, report.say
+    now, before = series.states(e, "now"), series.states(e, "init")
+    rows = []
+    for i in series.shown(e) if now else []:
+        group = [(name, say(f"word.{name}"), getattr(now[i], name),
+                  getattr(before[i], name) if before else nan)
+                 for name in ("dead", "zeros", "saturated")]  # fmt: skip
+        if e.layers[i].output or not any(isfinite(share) for _, _, share, _ in group):
+            continue
+        rows.append((str(i + 1), group))
+    if not rows:
+        return ""
+    keys = [(name, say(f"word.{name}")) for name in ("dead", "zeros", "saturated")]
+    more = [("", f"| {say('word.before')}")] if before else []
+    chart = bars(rows, say("panel.shares.title"), lambda share: f"{share:.0%}")
+    return _key([*keys, *more]) + chart + _hidden(report)
+
+
+def _updates(report: Report) -> str:
+    """Draw the relative size of the steps over time, layer by layer."""
+    e, say = report.evidence, report.say
+    lines = series.updates(e)
+    points = [p for _, line in lines for p in line]
+    if not points:
+        return ""
+    chart = Chart(points, say("word.step"), log=True, include=(1e-3,),
+                  label=say("panel.updates.title"))  # fmt: skip
+    chart.level(1e-3, say("word.good_ratio"))
+    keys = []
+    for k, (i, line) in enumerate(lines):
+        css = f"c-l{k * HUES // len(lines)}"
+        name = report.layer(e.layers[i].name) or ""
+        chart.line(line, css, dots=len(line) < 12, title=name)
+        keys.append((css, name))
+    return str(chart) + _key([keys[k] for k in series.spread(len(keys), HUES)]) + _hidden(report)
+
+
+def _histograms(report: Report) -> str:
+    """Draw each layer's activations over time."""
+    e, say, key, out = report.evidence, report.say, "", ""
+    for i in series.shown(e):
+        low, high, when, columns = series.histogram(e, i)
+        if columns:
+            layer = e.layers[i]
+            name = f"{report.layer(layer.name)}{say('word.open')}{layer.activation}{say('word.close')}"  # fmt: skip
+            ends = f"{number(low)} .. {number(high)}"
+            out += (f"<figure>{heat(columns, name)}<figcaption>{escape(name)}<br>"
+                    f"{escape(ends)}</figcaption></figure>")  # fmt: skip
+            time = f"{say('word.step')}{say('word.colon')}{when[0]:g} .. {when[-1]:g}"
+            key = _key([("", time)])
+    return f'{key}<div class="grid">{out}</div>{_hidden(report)}' if out else ""
+
+
+def _sensitivity(report: Report) -> str:
+    """Give the weights that matter most."""
+    say, rows = report.say, report.extras.get("sensitivity") or []
+    table = [[row["parameter"], *(row.get(k, nan) for k in
+              ("weight", "change", "difference", "gradient"))] for row in rows]  # fmt: skip
+    words = ("parameter", "weight", "change", "difference", "gradient")
+    return f'<div class="scroll">{_table([say(f"word.{w}") for w in words], table)}</div>' * bool(table)  # fmt: skip
+
+
+def _shapes(report: Report) -> str:
+    """Draw what Maxout and PReLU have learned."""
+    e, say = report.evidence, report.say
+    figures = []
+    for shape in report.extras.get("shapes") or []:
+        line = series.finite(zip(shape["x"], shape["y"], strict=True))
+        name = f"{report.layer(shape['layer'])}, {say('word.unit', number=shape['unit'] + 1)}"
+        figures.append((name, [(line, "c-now")]))
+    for layer, state in zip(e.layers, series.states(e, "now"), strict=False):
+        if state.slopes:
+            lines = [([(-1.0, -slope), (0.0, 0.0), (1.0, 1.0)], css) for slope, css in
+                     zip((state.slopes[0], state.slopes[-1]), ("c-init", "c-now"), strict=True)]
+            told = say("word.slopes", low=state.slopes[0], high=state.slopes[-1])
+            figures.append((f"{report.layer(layer.name)}, PReLU{say('word.colon')}{told}", lines))
+    out = "".join(f"<figure>{sketch(lines, name)}<figcaption>{escape(name)}</figcaption></figure>"
+                  for name, lines in figures[:SHAPES])  # fmt: skip
+    return f'<div class="grid">{out}</div>' if out else ""
+
+
+def _hidden(report: Report) -> str:
+    """Say how many layers are not shown, if any."""
+    count = len(report.evidence.layers) - len(series.shown(report.evidence))
+    text = report.say("word.not_shown", count=count)
+    return f'<p class="small">{escape(text)}</p>' if count > 0 else ""
+
+
+def _key(entries: Iterable[tuple[str, str]]) -> str:
+    marks = (f'<span><i class="{css}"></i>{escape(text)}</span>' if css else
+             f"<span>{escape(text)}</span>" for css, text in entries)  # fmt: skip
+    return f'<div class="key">{"".join(marks)}</div>'
+
+
+#: Panels side by side, and panels of full width.
+NARROW: dict[str, Callable[[Report], str]] = {
+    "path": _path, "remedies": _remedies, "findings": _findings, "curves": _curves, "flow": _flow,
+    "shares": _shares, "updates": _updates, "comparisons": _comparisons,
+    "sensitivity": _sensitivity, "shapes": _shapes,
+}  # fmt: skip
+WIDE = {"histograms": _histograms, "thresholds": _thresholds}
+#: The names of all panels, which are the ids of their sections.
+PANELS = (*NARROW, *WIDE)

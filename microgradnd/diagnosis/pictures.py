@@ -1,0 +1,165 @@
+"""The report as a picture of six panels, by matplotlib."""
+
+from __future__ import annotations
+
+from math import isfinite, nan
+from typing import TYPE_CHECKING, Any
+
+from ..extras import need
+from . import series
+from .catalogue import known
+
+if TYPE_CHECKING:
+    from .report import Report
+
+#: Fonts with Chinese characters, the usual one of each system first.
+FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Microsoft YaHei", "SimHei",
+    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Source Han Sans SC", "Arial Unicode MS",
+)  # fmt: skip
+BLUE, ORANGE, GREY, RED, AMBER = "#1f5fc4", "#d9722e", "#7f8b9b", "#c0272d", "#d39a17"
+
+
+def six(report: Report, path: Any = None) -> Any:
+    """Draw curves, gradient flow, histograms, shares, steps and remedies.
+
+    Without a font that has Chinese characters, the picture is in English.
+
+    Args:
+        report: What to draw.
+        path: Write the picture there, and close it.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        ImportError: Without matplotlib.
+    """
+    plt = need("matplotlib.pyplot", "examples", "Report.plot")
+    settings: dict[str, Any] = {"font.size": 9, "axes.titlesize": 10, "axes.grid": True,
+                                "grid.alpha": 0.3}  # fmt: skip
+    if report.lang == "zh":
+        font = _font()
+        report = report if font else report.translate("en")
+        settings |= {"font.family": [font] if font else ["sans-serif"]}
+    with plt.rc_context(settings):
+        figure, grid = plt.subplots(2, 3, figsize=(14, 7.6), layout="constrained")
+        panels = {"curves": _curves, "flow": _flow, "histograms": _histograms,
+                  "shares": _shares, "updates": _updates, "remedies": _remedies}  # fmt: skip
+        for axes, (name, draw) in zip(grid.flat, panels.items(), strict=True):
+            axes.set_title(report.say(f"panel.{name}.title"))
+            if not draw(report, axes):
+                axes.text(0.5, 0.5, report.say("word.nothing"), ha="center", color=GREY,
+                          transform=axes.transAxes)  # fmt: skip
+                axes.set(xticks=[], yticks=[])
+        from .report import fill
+
+        figure.suptitle("\n".join(fill(report.verdict, width=140)), x=0.01, ha="left")
+        if path is not None:
+            figure.savefig(path, dpi=100)
+            plt.close(figure)
+    return figure
+
+
+def _font() -> str | None:
+    manager = need("matplotlib.font_manager", "examples", "Report.plot")
+    known_fonts = set(manager.get_font_names())
+    return next((font for font in FONTS if font in known_fonts), None)
+
+
+def _curves(report: Report, axes: Any) -> bool:
+    """The metric, or the loss where there is none."""
+    e = report.evidence
+    what = "metric" if series.curve(e, "train", "metric") else "loss"
+    batches = series.losses(e) if what == "loss" else []
+    if batches:
+        axes.plot(*zip(*batches, strict=True), color=BLUE, alpha=0.3, lw=0.8)
+    drawn = bool(batches)
+    for side, colour in (("train", BLUE), ("test", ORANGE)):
+        if line := series.curve(e, side, what):
+            axes.plot(*zip(*line, strict=True), "o-", ms=3, color=colour,
+                      label=report.say(f"word.set_{side}"))  # fmt: skip
+            drawn = True
+    level = e.chance if what == "metric" else e.constant
+    if drawn and known(level):
+        axes.axhline(level, color=GREY, ls="--", lw=1, label=report.say("word.constant"))
+    if drawn:
+        name = report.common()["measure"] if what == "metric" else report.say("word.loss")
+        axes.set(xlabel=report.say("word.step"), ylabel=name)
+        axes.legend(fontsize=8)
+    return drawn
+
+
+def _flow(report: Report, axes: Any) -> bool:
+    drawn = False
+    for when, colour, style in (("init", GREY, "s--"), ("now", BLUE, "o-")):
+        if line := series.flow(report.evidence, when):
+            word = report.say("word.before" if when == "init" else "word.now")
+            axes.semilogy(*zip(*line, strict=True), style, ms=4, color=colour, label=word)
+            drawn = True
+    if drawn:
+        axes.set(xlabel=report.say("word.layers"), ylabel="RMS dL/dz")
+        axes.legend(fontsize=8)
+    return drawn
+
+
+def _histograms(report: Report, axes: Any) -> bool:
+    """The first, the middle and the last hidden layer, one above the other."""
+    e = report.evidence
+    hidden = [i for i, layer in enumerate(e.layers) if not layer.output] or [*range(len(e.layers))]
+    drawn = []
+    for i in (hidden[k] for k in series.spread(len(hidden), 3)[::-1]):
+        _, _, _, columns = series.histogram(e, i)
+        if columns:
+            image = [[column[r] ** 0.5 for column in columns] for r in range(series.ROWS)]
+            axes.imshow(image, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=1,
+                        extent=(0, 1, len(drawn), len(drawn) + 0.92))  # fmt: skip
+            drawn.append(report.layer(e.layers[i].name))
+    if drawn:
+        axes.set(xlim=(0, 1), ylim=(0, len(drawn)), xticks=[], xlabel=report.say("word.step"),
+                 yticks=[k + 0.46 for k in range(len(drawn))], yticklabels=drawn)  # fmt: skip
+        axes.grid(False)
+    return bool(drawn)
+
+
+def _shares(report: Report, axes: Any) -> bool:
+    e, now = report.evidence, series.states(report.evidence, "now")
+    layers = [i for i in series.shown(e) if not e.layers[i].output] if now else []
+    drawn = False
+    for k, (name, colour) in enumerate((("dead", RED), ("zeros", "#8aa4cc"), ("saturated", AMBER))):
+        values = [getattr(now[i], name) for i in layers]
+        if any(isfinite(v) for v in values):
+            axes.bar([i + 1 + (k - 1) * 0.27 for i in layers], values, 0.27, color=colour,
+                     label=report.say(f"word.{name}"))  # fmt: skip
+            drawn = True
+    if drawn:
+        axes.set(ylim=(0, 1), xlabel=report.say("word.layers"))
+        axes.legend(fontsize=8)
+    return drawn
+
+
+def _updates(report: Report, axes: Any) -> bool:
+    lines = series.updates(report.evidence)
+    for k, (_, line) in enumerate(lines):
+        shade = 0.25 + 0.75 * k / max(len(lines) - 1, 1)
+        axes.semilogy(*zip(*line, strict=True), ".-", color=BLUE, alpha=shade)
+    if lines:
+        axes.axhline(1e-3, color=GREY, ls="--", lw=1, label=report.say("word.good_ratio"))
+        axes.set(xlabel=report.say("word.step"))
+        axes.legend(fontsize=8)
+    return bool(lines)
+
+
+def _remedies(report: Report, axes: Any) -> bool:
+    """Before and after, of what was tried; the names of the others."""
+    remedies = report.remedies[:6][::-1]
+    for y, remedy in enumerate(remedies):
+        before, after = report.gain(remedy) or (nan, nan)
+        if isfinite(before):
+            axes.barh(y - 0.2, after, 0.3, color=BLUE if report.helped(remedy) else GREY)
+            axes.plot([before, before], [y - 0.4, y], color="black")
+        axes.text(0.01, y + 0.04, report.offered(remedy), va="bottom", fontsize=8)
+    if remedies:
+        axes.set(xlim=(0, 1), ylim=(-0.6, len(remedies)), yticks=[],
+                 xlabel=report.common()["measure"])  # fmt: skip
+    return bool(remedies)
