@@ -30,7 +30,7 @@ class Passes:
 def announce(root: Any) -> None:
     """Tell the hooks of `Passes` that a reverse pass begins."""
     if Passes.hooks:
-        for hook in list(Passes.hooks.values()):
+        for hook in Passes.hooks.values():
             hook(root)
 
 

@@ -28,6 +28,6 @@ def attach(owner: Any, kind: str, hook: Any) -> Handle:
     """Add a hook to those that an owner has by number in its attribute `kind`."""
     number = _number()
     with _lock:
-        # A new dict: the owner may go through the old one, or share it with others of its class.
+        # A new dict: somebody may be going through the old one, or share it (a class, a copy).
         setattr(owner, kind, {**getattr(owner, kind), number: hook})
     return Handle(owner, kind, number)

@@ -212,10 +212,16 @@ def _fan_in(weight: Tensor | None, result: Tensor) -> int:
 
 
 def rms(x: Any) -> float:
-    """Give the root of the mean square; exact for numbers whose squares would underflow."""
+    """Give the root of the mean square; right for numbers whose squares would underflow."""
     x = np.asarray(x)
     if not x.size:
         return nan
+    if x.dtype.char in "fd":  # quick, and right to the fifth digit, unless squares are tiny or huge
+        flat = x.reshape(-1)
+        with np.errstate(all="ignore"):
+            mean = float(np.dot(flat, flat)) / x.size
+        if 1e-24 < mean < 1e24:
+            return sqrt(mean)
     largest = float(np.max(np.abs(x)))
     if not largest or not np.isfinite(largest):
         return largest

@@ -11,7 +11,7 @@ import json
 import os
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -47,21 +47,21 @@ from .measure import (
     spread,
     taken,
 )
-from .observe import Seen, Tally, Watcher, biases, clone, flatten, learned, look, rms, watching
+from .observe import Seen, Tally, Watcher, clone, flatten, learned, look, rms, watching
 
 FORMAT, VERSION = "microgradnd record", 1
 #: Steps at which the layers are looked at by default, and then every so many.
-EARLY, EVERY = (0, 10, 50), 200
+EARLY, EVERY = (0, 10, 50, 100, 200), 500
 #: Under `fit`, steps between two scores that the recorder has to compute itself, at least.
-SCORED = 100
-#: Rows of the sets that are looked at before the first step, and for scores.
-ROWS = 512
+BETWEEN = 200
+#: Rows of the training set that are looked at before the first step, and of both sets for scores.
+ROWS, SCORED = 512, 256
 #: Losses and samples that are kept at most; then every other one is dropped.
 LOSSES, SAMPLES = 2000, 400
 #: Initial parameters are kept up to so many bytes.
 INITIAL = 64 * 2**20
-#: Losses on a device are fetched when there are so many.
-WAITING = 1024
+#: Losses on a device are fetched when there are so many; outputs wait for backward at most.
+WAITING = PENDING = 1000
 #: Samples over which it is looked whether a unit is ever active.
 ALIVE = 4
 #: Outputs that one of these made are no scores any more, unless a loss wants them so.
@@ -74,33 +74,107 @@ MEASURING: ContextVar[bool] = ContextVar("microgradnd_measuring", default=False)
 
 
 @contextmanager
-def _unseen(model: Any) -> Iterator[None]:
-    """Compute unseen by all recorders, and without a trace."""
+def _unseen() -> Iterator[None]:
+    """Compute unseen by all recorders."""
     token = MEASURING.set(True)
     try:
-        with sandbox(model):
-            yield
+        yield
     finally:
         MEASURING.reset(token)
 
 
-class Weak:
-    """A hook that does not keep its recorder alive; a copy of it (of the model's) does nothing."""
+#: A loss of these types can be read at once.
+NUMPY = (np.ndarray, np.generic)
 
-    __slots__ = ("function", "recorder")
 
-    def __init__(self, recorder: Recorder | None = None, function: Any = None):
-        self.recorder = (lambda: None) if recorder is None else ref(recorder)
-        self.function = function
+class Hook:
+    """A hook that does not keep its recorder alive; a copy of it (of the model's) does nothing.
 
-    def __call__(self, *args: Any) -> None:
-        """Tell the recorder, if there still is one."""
-        recorder = self.recorder()
-        if recorder is not None:
-            self.function(recorder, *args)
+    What an ordinary step needs is done here: every call less counts.
+    """
+
+    __slots__ = ("recorder",)
+
+    def __init__(self, recorder: Recorder | None = None):
+        self.recorder: Callable[[], Recorder | None] = (
+            (lambda: None) if recorder is None else ref(recorder)
+        )
 
     def __reduce__(self) -> Any:
-        return Weak, ()
+        return type(self), ()
+
+
+class AtCall(Hook):
+    """Before a forward pass that is looked at closely."""
+
+    __slots__ = ()
+
+    def __call__(self, model: Any, args: Any) -> None:
+        """Tell the recorder."""
+        recorder = self.recorder()
+        if recorder is not None:
+            recorder._on_call()
+
+
+class AtOutput(Hook):
+    """After a forward pass, also if it raised (then there is no output)."""
+
+    __slots__ = ()
+
+    def __call__(self, model: Any, args: Any, output: Any) -> None:
+        """Note the node of the output."""
+        recorder = self.recorder()
+        if recorder is None:
+            return
+        node = getattr(output, "_node", None)
+        pending = recorder._pending
+        odd = node is None or recorder._close or recorder._noisy or len(pending) >= PENDING
+        if odd or MEASURING.get():
+            recorder._on_output(args, output)
+        else:
+            pending[node.serial,] = False
+            recorder._args = args
+
+
+class AtBackward(Hook):
+    """When a reverse pass begins somewhere."""
+
+    __slots__ = ()
+
+    def __call__(self, root: Tensor) -> None:
+        """Find out whether it goes through outputs of the model."""
+        recorder = self.recorder()
+        if recorder is None or root._node is None:
+            return
+        pending = recorder._pending
+        if len(pending) == 1 and not recorder._close:  # as a rule the loss is one operation
+            for parent in root._node.parents:
+                if parent is not None and (parent.serial,) in pending:
+                    pending.clear()
+                    recorder._differentiated(root)
+                    return
+        if not MEASURING.get():
+            recorder._on_backward(root)
+
+
+class AtStep(Hook):
+    """After a step of the optimizer."""
+
+    __slots__ = ()
+
+    def __call__(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Note the loss."""
+        recorder = self.recorder()
+        if recorder is None:
+            return
+        step, loss = recorder._steps, recorder._loss
+        if step + 1 == recorder._next or recorder._pending or recorder._close:
+            recorder._on_step()
+            return
+        recorder._steps = step + 1
+        recorder._loss = recorder._args = None
+        if loss is not None and not step % recorder._stride:
+            recorder._waiting.append((step, loss))
 
 
 class Inside(local):
@@ -124,8 +198,8 @@ class Recorder(Callback):
             to look at more than the first batch before the first step. `fit` tells its own.
         train, test: `(inputs, target)`, arrays or Tensors; at most 512 rows, evenly spread, are
             used.
-        every: Look at the layers every so many steps. By default at steps 0, 10, 50, and every
-            200, which costs less than 5 % of a training with small networks.
+        every: Look closely every so many steps. By default at steps 0, 10, 50, 100, 200, and every
+            500, which adds less than 5 % to a training, even of a small network.
 
     Raises:
         TypeError: For what is no model, no optimizer, or no data.
@@ -167,8 +241,10 @@ class Recorder(Callback):
             raise ValueError(f"Recorder: every is a number of steps, at least 1, got {every!r}")
         self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
         self.every = every
-        self._train = None if train is None else _part(train, "train", model)
-        self._test = None if test is None else _part(test, "test", model)
+        self._train = None if train is None else _part(train, "train", model, ROWS)
+        self._test = None if test is None else _part(test, "test", model, SCORED)
+        self._few = None if self._train is None else _part((*self._train[0], self._train[1]),
+                                                           "train", model, SCORED)  # fmt: skip
         self._problem: Problem | None = None
         self._loss_fn_fails = False
         self._record = Record()
@@ -185,8 +261,9 @@ class Recorder(Callback):
         self._loss: Any = None
         self._args: Any = None
         self._root = 0
+        self._next = 1  # the step after which there is something to be prepared or looked at
         self._used: list[Any] | None = None  # gradients of the last step, if it is to be looked
-        self._waiting: list[tuple[int, Any]] = []  # losses on a device
+        self._waiting: list[tuple[int, Any]] = []  # losses that are not in the record yet
         # A close look: forward passes under way, their numbers, the weights before the step.
         self._watcher = Watcher()
         self._seen: list[Seen] = []
@@ -195,23 +272,21 @@ class Recorder(Callback):
         self._slopes: dict[int, list[float]] = {}
         self._alive: dict[str, deque[Any]] = {}
         self._now = 0  # examples of the forward pass under way
-        self._due = True
+        self._close = True  # whether this step is looked at closely
         # Under `fit`.
         self._loop: Loop | None = None
-        self._rows = [0, 0]  # seen in this epoch: in training, and without gradient
         self._scored = 0
         self._probe = next((p for g in optimizer.param_groups for p in g["params"]), None)
-        handles = [
-            optimizer.register_step_post_hook(Weak(self, Recorder._on_step)),
-            attach(Passes, "hooks", Weak(self, Recorder._on_backward)),
+        self._handles = [
+            optimizer.register_step_post_hook(AtStep(self)),
+            attach(Passes, "hooks", AtBackward(self)),
         ]
         if isinstance(model, Module):
-            handles += [
-                model.register_forward_pre_hook(Weak(self, Recorder._on_call)),
-                model.register_forward_hook(Weak(self, Recorder._on_output), always_call=True),
-            ]
-        self._detach = finalize(self, _remove, handles)
+            self._handles.append(model.register_forward_hook(AtOutput(self), always_call=True))
+        self._before_call: list[Any] = []  # a hook, while there is a close look
+        self._detach = finalize(self, _remove, self._handles, self._before_call)
         self._detach.atexit = False
+        self._look_closely()
 
     def remove(self) -> None:
         """Take all hooks away; what was recorded stays."""
@@ -230,53 +305,55 @@ class Recorder(Callback):
 
     # --- forward
 
-    def _on_call(self, model: Any, args: Any) -> None:
+    def _look_closely(self) -> None:
+        """Begin a close look: from now on calls of the model are heard of."""
+        self._close = True
+        if isinstance(self.model, Module) and not self._before_call:
+            self._before_call.append(self.model.register_forward_pre_hook(AtCall(self)))
+
+    def _on_call(self) -> None:
         """Before a forward pass; the outermost call counts, if the model calls itself."""
         inside = self._inside
         inside.depth += 1
-        if inside.depth > 1 or not self._due or MEASURING.get() or not MODE.get().recording:
+        if inside.depth > 1 or MEASURING.get() or not MODE.get().recording:
             return
         if not self._started:
             self._begin()
         self._collect()
         self._watcher.names = {p._node.serial: name for name, p in self._named().items()
                                if p._node is not None}  # fmt: skip
-        self._watcher.forget()
         inside.watch = watching(self._watcher)
         inside.watch.__enter__()
 
-    def _on_output(self, model: Any, args: Any, output: Any) -> None:
-        """After a forward pass, also if it raised (then there is no output)."""
+    def _on_output(self, args: Any, output: Any) -> None:
+        """After a forward pass that is not quite ordinary."""
         inside = self._inside
-        inside.depth -= 1
         if inside.depth > 0:
-            return
-        inside.depth = 0
+            inside.depth -= 1
+            if inside.depth:
+                return
         watch, inside.watch = inside.watch, None
         if watch is not None:
             watch.__exit__()
             self._watcher.listen()
             self._seen = self._watcher.seen
             self._remember()
-        if MEASURING.get():
-            return
         outputs = flatten(output)
-        if not outputs:
+        if not outputs or MEASURING.get():
             return
-        self._called = True
-        rows = len(args[0]) if args and getattr(args[0], "ndim", 0) else 0
         noisy = any(module.training for module in self._noisy)
         nodes = tuple([t._node.serial for t in outputs if t._node is not None])
-        if nodes and MODE.get().recording:
-            self._pending[nodes] = noisy
-            self._batches[rows] += 1
-            self._rows[0] += rows
-            self._now, self._args = rows, args
-            if watch is not None:
-                self._record.events.squashed = _squashed(outputs[0])
-        else:
+        if not nodes:
             self._evaluated(noisy)
-            self._rows[1] += rows
+            return
+        self._called = True
+        if len(self._pending) >= PENDING:  # nobody trains
+            self._evaluated(self._pending.pop(next(iter(self._pending))))
+        self._pending[nodes], self._args = noisy, args
+        if watch is not None:
+            self._now = args[0].shape[0] if args and getattr(args[0], "shape", ()) else 0
+            self._batches[self._now] += 1
+            self._record.events.squashed = _squashed(outputs[0])
 
     def _evaluated(self, noisy: bool) -> None:
         events = self._record.events
@@ -286,34 +363,37 @@ class Recorder(Callback):
     # --- backward
 
     def _on_backward(self, root: Tensor) -> None:
-        """When a reverse pass begins somewhere: is it one through our outputs?"""
-        if root._node is None or MEASURING.get():
-            return
+        """When a reverse pass begins: is it one through our outputs?"""
+        assert root._node is not None
         if self._called:
             found = self._reached(root._node)
-            if not found:
-                return
             for key in found:
                 self._pending.pop(key, None)
+            if not found:
+                return
         elif not self._started:
             self._begin()
-        events = self._record.events
+        self._differentiated(root)
+
+    def _differentiated(self, root: Tensor) -> None:
+        """Note the loss whose reverse pass begins."""
+        events, node, value = self._record.events, root._node, root._array
+        assert node is not None
         events.backwards += 1
-        self._root = root._node.serial
+        self._root = node.serial
         if self._used is not None:
             events.checked += 1
             events.stale += self._stale(self._used)
             self._used = None
-        value = root._array
         if value.size != 1:
             value = value.mean()
-        elif type(value) is np.ndarray:
-            value = value.item()
-        # Gradients that are summed up are of a sum of losses; after zero_grad() one begins anew.
-        probe = self._probe
-        summed = self._loss is not None and probe is not None and probe.grad is not None
-        self._loss = self._loss + value if summed else value
-        if isinstance(value, float) and not isfinite(value) and events.nonfinite_step is None:
+        if isinstance(value, NUMPY):
+            value = float(value)
+        if self._loss is not None and self._probe is not None and self._probe.grad is not None:
+            # Gradients that are summed up are of a sum of losses; zero_grad() begins a new one.
+            value = self._loss + value
+        self._loss = value
+        if type(value) is float and not isfinite(value) and events.nonfinite_step is None:
             events.nonfinite_step = self._steps
             events.nonfinite_where = self._blame()
 
@@ -334,7 +414,7 @@ class Recorder(Callback):
         found = [key for key in pending if not seen.keys().isdisjoint(key)]
         if not found and any(n.op is not None and n.op.name == "checkpoint" for n in seen.values()):
             found = list(pending)  # its graph is hidden
-        if found and self._due:
+        if found and self._close:
             self._record.events.loss = _chain(seen, {serial for key in found for serial in key})
         return found
 
@@ -346,62 +426,73 @@ class Recorder(Callback):
 
     # --- step
 
-    def _on_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        """After a step of the optimizer."""
+    def _on_step(self) -> None:
+        """After a step that is not quite ordinary."""
         self._inside.depth = 0
         if not self._started:
             self._begin()
         step = self._steps
         self._steps += 1
-        self._keep_loss(step, self._loss)
-        if self._due:
+        if self._loss is not None and not step % self._stride:
+            self._waiting.append((step, self._loss))
+        if self._close:
             self._sample(step)
+            _remove(self._before_call)
+            self._before_call.clear()
+            self._close = False
         for key, noisy in list(self._pending.items()):
             # What backward did not reach, and what was computed before it: an evaluation.
             if key[0] < self._root:
                 self._evaluated(noisy)
             self._pending.pop(key, None)
         self._loss = self._args = None
-        self._due = self._is_due(self._steps)
-        if self._due or self._steps < 4:
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Get ready for the step to come, and find out when there is something to do again."""
+        step = self._steps
+        if len(self._waiting) >= WAITING:
+            self._fetch()
+        if self._is_due(step):
+            self._look_closely()
+        if self._close or step < 4:
             gradients = [p.grad for p in _parameters(self.optimizer)]
             self._used = [ref(g) for g in gradients if g is not None]
+        early, every = (1, 2, 3) if self.every else (1, 2, 3, *EARLY), self._every
+        soon = [s for s in early if s > step]
+        self._next = min([*soon, (step // every + 1) * every, step + WAITING])
+
+    @property
+    def _every(self) -> int:
+        return (self.every or EVERY) * self._thin
 
     def _is_due(self, step: int) -> bool:
-        every = (self.every or EVERY) * self._thin
-        return step % every == 0 or (self.every is None and step in EARLY)
+        return step % self._every == 0 or (self.every is None and step in EARLY)
 
-    def _keep_loss(self, step: int, loss: Any) -> None:
-        """Note the loss of a step; one on a device is fetched later, with others."""
-        if loss is None or step % self._stride:
-            return
-        if not isinstance(loss, float):
-            self._waiting.append((step, loss))
-            if len(self._waiting) >= WAITING:
-                self._fetch()
-            return
+    def _fetch(self) -> None:
+        """Note the losses that wait; those on a device come in one transfer."""
+        waiting, self._waiting = self._waiting, []
+        away = [loss for _, loss in waiting if type(loss) is not float]
+        if away:
+            with no_grad():
+                stacked = REGISTRY["stack"]([wrap(x.reshape(())).astype("float64") for x in away])
+            away = stacked.tolist()
+        host = iter(away)
         record = self._record
-        record.loss_steps.append(step)
-        record.losses.append(loss)
-        if len(record.losses) > LOSSES:
+        for step, loss in waiting:
+            value = loss if type(loss) is float else next(host)
+            if step % self._stride:
+                continue
+            record.loss_steps.append(step)
+            record.losses.append(value)
+            if not isfinite(value) and record.events.nonfinite_step is None:
+                record.events.nonfinite_step = step
+                record.events.nonfinite_where = self._bad_parameter()
+        while len(record.losses) > LOSSES:
             self._stride *= 2
             kept = [i for i, step in enumerate(record.loss_steps) if step % self._stride == 0]
             record.losses = [record.losses[i] for i in kept]
             record.loss_steps = [record.loss_steps[i] for i in kept]
-
-    def _fetch(self) -> None:
-        """Fetch the losses that wait on a device, in one transfer."""
-        if not self._waiting:
-            return
-        waiting, self._waiting = self._waiting, []
-        with no_grad():
-            stacked = REGISTRY["stack"]([wrap(loss.reshape(())).astype("float64")
-                                         for _, loss in waiting])  # fmt: skip
-        events = self._record.events
-        for (step, _), loss in zip(waiting, stacked.tolist(), strict=True):
-            if not isfinite(loss) and events.nonfinite_step is None:
-                events.nonfinite_step, events.nonfinite_where = step, self._bad_parameter()
-            self._keep_loss(step, loss)
 
     # --- close looks
 
@@ -427,7 +518,7 @@ class Recorder(Callback):
         for name in ("task", "metric", "classes", "chance", "constant"):
             setattr(record, name, getattr(self._problem, name))
         inputs, target = self._at_home(self._train)
-        with _unseen(model):
+        with _unseen(), sandbox(model):
             record.layers, seen = look(model, self._usable_loss(), inputs, target)
         first.layers, first.loss, first.examples = seen.layers, seen.loss, seen.examples
         self._score(first)
@@ -435,7 +526,7 @@ class Recorder(Callback):
     def _find_problem(self) -> None:
         """Find out what the network has to do."""
         inputs, target = self._at_home(self._train)
-        with _unseen(self.model):
+        with _unseen(), sandbox(self.model):
             output = first_output(self.model, inputs, len(target))
             self._record.inputs = describe(self.model, inputs, target, output)
             try:
@@ -482,7 +573,7 @@ class Recorder(Callback):
             without = {n for n, p in named.items() if p.requires_grad and p.grad is None}
             self._unreached = without if self._unreached is None else self._unreached & without
         sample = record.samples[0] if step == 0 else Sample(step)
-        states = self._states(named)
+        states = self._states(step, named)
         for i, state in states.items():
             if i < len(sample.layers):  # seen on more than this batch
                 sample.layers[i].update = state.update
@@ -500,12 +591,11 @@ class Recorder(Callback):
             self._add(sample)
         self._tallies, self._before, self._slopes = {}, {}, {}
 
-    def _states(self, named: dict[str, Any]) -> dict[int, LayerState]:
+    def _states(self, step: int, named: dict[str, Any]) -> dict[int, LayerState]:
         """Give the states of the layers that were seen, by their numbers in the record."""
         layers, found = self._record.layers, {}
         places = {layer.weight: i for i, layer in enumerate(layers)}
         seen = self._watcher.layers
-        offsets = biases(self.model, seen) if self._tallies else []
         for number, tally in sorted(self._tallies.items()):
             layer = seen[number]
             if layer.weight not in places:
@@ -517,12 +607,17 @@ class Recorder(Callback):
             alive.append(tally.alive)
             if all(now is not None and now.shape == tally.alive.shape for now in alive):
                 tally.alive = np.any(list(alive), axis=0)
-            state = tally.state(before, gradient, offsets[number])
+            old = None if before is None else of(before).to_numpy(before)
+            if step:
+                state = tally.state(None, gradient)  # twins are looked for at the start only
+                state.weight = nan if old is None else rms(old)
+            else:
+                offset = f"{layer.weight.rpartition('.')[0]}.bias".lstrip(".")
+                state = tally.state(old, gradient, self._record.initial.get(offset))
             state.slopes = self._slopes.get(number, [])
-            if p is not None and before is not None and state.weight:
-                host = of(before).to_numpy
+            if p is not None and old is not None:
                 with np.errstate(all="ignore"):
-                    state.update = rms(host(p._array) - host(before)) / state.weight
+                    state.update = rms(of(before).to_numpy(p._array) - old) / (state.weight or nan)
             found[places[layer.weight]] = state
         return found
 
@@ -531,10 +626,10 @@ class Recorder(Callback):
         if self._problem is None:
             return
         loss_fn = self._usable_loss()
-        for name, part in (("train", self._train), ("test", self._test)):
+        for name, part in (("train", self._few), ("test", self._test)):
             if part is not None and getattr(sample, name) is None:
                 inputs, target = self._at_home(part)
-                with _unseen(self.model):
+                with _unseen():
                     score = self._problem.score(self.model, loss_fn, inputs, target, ROWS)
                 setattr(sample, name, score)
         self._scored = self._steps
@@ -567,7 +662,7 @@ class Recorder(Callback):
             return bad
         if any(not _finite(x._array) for x in flatten(args) if x.dtype.kind == "f"):
             return "the inputs"
-        with _unseen(model):
+        with _unseen(), sandbox(model):
             try:
                 with detect_anomaly():
                     clone(model)(*args)
@@ -601,10 +696,6 @@ class Recorder(Callback):
         if self.loss_fn is None:
             self.loss_fn = loop.loss_fn
 
-    def on_epoch_begin(self, loop: Loop) -> None:
-        """Count examples anew."""
-        self._rows = [0, 0]
-
     def on_epoch_end(self, loop: Loop) -> None:
         """Note the epoch's losses and metrics, or scores if it has none."""
         self._record.events.epochs = float(loop.epoch)
@@ -612,12 +703,12 @@ class Recorder(Callback):
             return
         logs = loop.logs
         sample = Sample(self._steps, float(loop.epoch), logs["lr"], logs["loss"])
-        for name, rows, prefix in (("train", 0, ""), ("test", 1, "val_")):
+        for name, loader, prefix in (("train", loop.loader, ""), ("test", loop.validation, "val_")):
             part = getattr(self, f"_{name}")
             metric = logs.get(f"{prefix}accuracy", nan)
             if f"{prefix}loss" in logs and (part is None or metric == metric):
-                setattr(sample, name, Score(self._rows[rows], logs[f"{prefix}loss"], metric))
-        if self._steps - self._scored >= SCORED:
+                setattr(sample, name, Score(_examples(loader), logs[f"{prefix}loss"], metric))
+        if self._steps - self._scored >= BETWEEN:
             self._score(sample)
         self._add(sample)
 
@@ -682,7 +773,7 @@ class Recorder(Callback):
         return {
             "record": plain(replace(self._record, initial={})), "initial": self._record.initial,
             "steps": self._steps, "started": self._started, "thin": self._thin,
-            "stride": self._stride, "scored": self._scored, "rows": list(self._rows),
+            "stride": self._stride, "scored": self._scored,
             "batches": [list(pair) for pair in sorted(self._batches.items())],
             "unreached": None if self._unreached is None else sorted(self._unreached),
         }  # fmt: skip
@@ -693,11 +784,11 @@ class Recorder(Callback):
         self._record.initial = {name: np.array(value) for name, value in state["initial"].items()}
         self._steps, self._started = state["steps"], state["started"]
         self._thin, self._stride, self._scored = state["thin"], state["stride"], state["scored"]
-        self._rows = list(state["rows"])
         self._batches = Counter({rows: count for rows, count in state["batches"]})
         known = state["unreached"]
         self._unreached = None if known is None else set(known)
-        self._due = self._is_due(self._steps)
+        self._close, self._called = False, bool(self._batches)
+        self._prepare()
         if self._started and self._train is not None and self._problem is None:
             self._find_problem()
 
@@ -734,10 +825,10 @@ def load(path: str | os.PathLike[str]) -> Record:
 # ---------------------------------------------------------------------------------------- details
 
 
-def _part(data: Any, name: str, model: Any) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Give at most `ROWS` rows of a set, evenly spread."""
+def _part(data: Any, name: str, model: Any, rows: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Give at most so many rows of a set, evenly spread."""
     inputs, target = pair(data, name, model)
-    *few, wanted = taken((*inputs, target), spread(len(target), ROWS))
+    *few, wanted = taken((*inputs, target), spread(len(target), rows))
     return tuple(few), wanted
 
 
@@ -776,6 +867,12 @@ def _median(counts: Counter[int]) -> int:
     return 0
 
 
+def _examples(loader: Any) -> int:
+    """Give how many examples a loader has; 0 if it does not say."""
+    data: Any = getattr(loader, "dataset", None)
+    return len(data) if hasattr(data, "__len__") else 0
+
+
 def _epochs(loop: Loop) -> float:
     """Give how many epochs were done, with the fraction of the one under way, if it is known."""
     size = loop.size
@@ -809,6 +906,7 @@ def _chain(seen: dict[int, Node], outputs: set[int]) -> list[str]:
     return names[:50]
 
 
-def _remove(handles: list[Any]) -> None:
-    for handle in handles:
-        handle.remove()
+def _remove(*lists: list[Any]) -> None:
+    for handles in lists:
+        for handle in handles:
+            handle.remove()

@@ -85,20 +85,20 @@ class Module:
         """Run `forward` between the hooks."""
         if not (self._before or self._after):
             return self.forward(*args, **kwargs)
-        out, called = None, set()
+        # Hooks are never changed in their dict: `attach` makes a new one. Their numbers grow.
+        out, number = None, 0
         try:
-            for before in list(self._before.values()):
+            for before in self._before.values():
                 changed = before(self, args)
                 if changed is not None:
                     args = changed if isinstance(changed, tuple) else (changed,)
             out = self.forward(*args, **kwargs)
-            for number, (after, _) in list(self._after.items()):
-                called.add(number)
+            for number, (after, _) in self._after.items():  # noqa: B007
                 changed = after(self, args, out)
                 out = out if changed is None else changed
         except BaseException as error:
-            for number, (after, always) in list(self._after.items()):
-                if always and number not in called:
+            for later, (after, always) in self._after.items():
+                if always and later > number:
                     try:
                         after(self, args, out)
                     except Exception as another:

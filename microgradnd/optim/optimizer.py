@@ -237,12 +237,12 @@ class Optimizer:
             return self._step(closure)
         args: tuple[Any, ...] = () if closure is None else (closure,)
         kwargs: dict[str, Any] = {}
-        for before in list(self._before.values()):
+        for before in self._before.values():
             changed = before(self, args, kwargs)
             if changed is not None:
                 args, kwargs = changed
         loss = self._step(*args, **kwargs)
-        for after in list(self._after.values()):
+        for after in self._after.values():
             after(self, args, kwargs)
         return loss
 
