@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ..backend import of
-from ..extras import need
 from ..functions import asarray
 from ..modes import enable_grad
 from ..nn.layers import Maxout, PReLU
@@ -23,7 +22,7 @@ from .evidence import Evidence, Layer, LayerState
 from .facts import Facts
 from .measure import host, spread, taken
 from .observe import Tally, Watcher, batches, clone, look, measuring, untouched, watching
-from .tables import bar, table
+from .tables import bar, picture, table
 from .thresholds import Thresholds
 
 ROWS = 256
@@ -42,16 +41,6 @@ class _Table:
 
     def _pairs(self) -> list[tuple[Layer, LayerState]]:
         return list(zip(self.layers, self.states, strict=True))
-
-
-def _picture(who: str, draw: Any, path: Any, **options: Any) -> Any:
-    plt = need("matplotlib.pyplot", "examples", f"{who}(...).plot")
-    figure, axes = plt.subplots(layout="constrained", **options)
-    draw(axes)
-    if path is not None:
-        figure.savefig(path)
-        plt.close(figure)
-    return figure
 
 
 # ------------------------------------------------------------------------------------ gradients
@@ -121,7 +110,7 @@ class Flow(_Table):
             axes.set_xticks(range(len(self.layers)), [layer.name for layer in self.layers])
             axes.set(xlabel="layer", title="gradient flow")
 
-        return _picture("gradient_flow", draw, path, figsize=(6.5, 3.6))
+        return picture("gradient_flow", draw, path, figsize=(6.5, 3.6))
 
 
 def gradient_flow(model: Any, loss_fn: Any, x: Any, y: Any) -> Flow:
@@ -186,7 +175,7 @@ class Activations(_Table):
             grid[0, 0].set(title="outputs of the layers")
 
         n = len(self.layers)
-        return _picture("activation_stats", draw, path, nrows=n, squeeze=False,
+        return picture("activation_stats", draw, path, nrows=n, squeeze=False,
                         figsize=(5, 1 + 0.9 * n))  # fmt: skip
 
 
@@ -347,7 +336,7 @@ class Pieces:
             grid[-1, 0].set(xlabel="unit; its pieces by their share of wins")
 
         n = max(len(self.counts), 1)
-        return _picture("piece_usage", draw, path, nrows=n, squeeze=False,
+        return picture("piece_usage", draw, path, nrows=n, squeeze=False,
                         figsize=(7, 1 + 1.6 * n))  # fmt: skip
 
 
@@ -387,7 +376,8 @@ class Shape:
 
     Attributes:
         layer, unit: Which unit.
-        kind: `"linear"`, `"relu"`, `"leaky"`, `"abs"`, or `"3 pieces"`.
+        kind: `"linear"`, `"relu"`, `"leaky"`, `"abs"`, `"v"` (up on both sides, one side more), or
+            `"3 pieces"`.
         slopes: Of the pieces that win in the range of `x`, from left to right, and
         breaks: where one ends and the next begins.
         x, y: Points of the curve.
@@ -445,7 +435,7 @@ class Shapes:
 
         n = min(max(len(self.shapes), 1), PANELS)
         rows, columns = -(-n // 6), min(n, 6)
-        return _picture("learned_shapes", draw, path, nrows=rows, ncols=columns, squeeze=False,
+        return picture("learned_shapes", draw, path, nrows=rows, ncols=columns, squeeze=False,
                         figsize=(1.9 * columns, 1.7 * rows))  # fmt: skip
 
 
@@ -608,4 +598,6 @@ def _kind(slopes: list[float]) -> str:
     ratio = flat / steep if steep else 1.0
     if ratio > 0.9:
         return "linear"
-    return "abs" if ratio < -0.9 else "relu" if abs(ratio) < 0.02 else "leaky"
+    if abs(ratio) < 0.02:
+        return "relu"
+    return "leaky" if ratio > 0 else "v" if ratio > -0.9 else "abs"

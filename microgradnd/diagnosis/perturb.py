@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..extras import need
 from ..modes import no_grad
 from ..nn.module import Module
 from ..random import Generator, manual_seed
 from ..tape import Tensor
 from .measure import host, pair, sandbox
 from .observe import Watcher, batches, clone, measuring, watching
-from .tables import bar, number, table
+from .tables import bar, number, picture, table
 
 #: Of a loss in float64: relative changes below this are rounding.
 ROUNDING = 16 * float(np.finfo(np.float64).eps)
@@ -110,21 +109,20 @@ class Sensitivity:
         Raises:
             ImportError: Without matplotlib.
         """
-        plt = need("matplotlib.pyplot", "examples", "sensitivity(...).plot")
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-        moved = [w for w in self.weights if w.change]
-        left.barh([w.name for w in moved], [abs(w.change) for w in moved], log=True)
-        left.invert_yaxis()
-        left.set(xlabel=f"|change of the loss|, weight + {self.eps:g}")
-        steps = [s for s in self.travel if s.change > 0]
-        right.plot([s.layer for s in steps], [s.change for s in steps], "o-")
-        right.set(xlabel="layer", ylabel="change of its output (RMS)", title=self.followed)
-        if steps:
-            right.set_yscale("log")
-        if path is not None:
-            figure.savefig(path)
-            plt.close(figure)
-        return figure
+
+        def draw(pair: Any) -> None:
+            left, right = pair
+            moved = [w for w in self.weights if w.change]
+            left.barh([w.name for w in moved], [abs(w.change) for w in moved], log=bool(moved))
+            left.invert_yaxis()
+            left.set(xlabel=f"|change of the loss|, weight + {self.eps:g}")
+            steps = [s for s in self.travel if s.change > 0]
+            right.plot([s.layer for s in steps], [s.change for s in steps], "o-")
+            right.set(xlabel="layer", ylabel="change of its output (RMS)", title=self.followed)
+            if steps:
+                right.set_yscale("log")
+
+        return picture("sensitivity", draw, path, ncols=2, figsize=(10, 4))
 
 
 def _log_bar(gain: float) -> str:

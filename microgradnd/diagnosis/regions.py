@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..extras import need
+from ..backend import named
 from ..random import Generator
 from ..tape import raw
 from .piecewise import CHOICES, KINKS, Follower, host, rivals, slope
-from .tables import bar, table
+from .tables import bar, picture, table
 
 #: Regions whose share of the line or of the plane is smaller are rounding.
 SMALLEST = 1e-12
@@ -64,13 +64,15 @@ class Line:
         Raises:
             ImportError: Without matplotlib.
         """
-        plt = need("matplotlib.pyplot", "examples", "linear_regions(...).plot")
-        figure, axes = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
-        axes.plot(self.t, np.reshape(self.outputs, (len(self.t), -1)), lw=1.2)
-        for t in self.breaks:
-            axes.axvline(t, color="0.8", lw=0.5, zorder=0)
-        axes.set(xlabel="t, from a to b", ylabel="output", title=f"{self.count} linear regions")
-        return _written(plt, figure, path)
+
+        def draw(axes: Any) -> None:
+            axes.plot(self.t, np.reshape(self.outputs, (len(self.t), -1)), lw=1.2)
+            for t in self.breaks:
+                axes.axvline(t, color="0.8", lw=0.5, zorder=0)
+            axes.set(xlabel="t, from a to b", ylabel="output",
+                     title=f"{self.count} linear regions")  # fmt: skip
+
+        return picture("linear_regions", draw, path, figsize=(6.5, 3.6))
 
 
 @dataclass(repr=False)
@@ -106,15 +108,17 @@ class Plane:
         Raises:
             ImportError: Without matplotlib.
         """
-        plt = need("matplotlib.pyplot", "examples", "linear_regions(...).plot")
-        figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
-        shades = Generator(0).uniform(0.25, 0.95, (self.count, 3)).numpy()
-        for cell, shade in zip(self.cells, shades, strict=False):
-            axes.fill(*np.transpose(cell), color=shade, ec="black", lw=0.3)
-        if self.labels is not None:
-            axes.imshow(shades[self.labels], origin="lower", extent=(-1, 1, -1, 1))
-        axes.set(xlabel="s", ylabel="t", aspect="equal", title=repr(self))
-        return _written(plt, figure, path)
+
+        def draw(axes: Any) -> None:
+            shades = Generator(0).uniform(0.25, 0.95, (self.count, 3), backend=named("numpy"))
+            colors = shades.numpy()
+            for cell, color in zip(self.cells, colors, strict=False):
+                axes.fill(*np.transpose(cell), color=color, ec="black", lw=0.3)
+            if self.labels is not None:
+                axes.imshow(colors[self.labels], origin="lower", extent=(-1, 1, -1, 1))
+            axes.set(xlabel="s", ylabel="t", aspect="equal", title=repr(self))
+
+        return picture("linear_regions", draw, path, figsize=(5, 5))
 
 
 def linear_regions(
@@ -216,7 +220,7 @@ class _Network:
             def hear(node: Any, operands: Any, result: Any, residuals: Any, attrs: Any) -> None:
                 if node.op.name in KINKS or node.op.name in CHOICES:
                     won = rivals(node.op.name, operands, attrs).argmax(axis=-1).astype(np.uint64)
-                    sums[part] += won @ bits(won.shape[1])  # noqa: B023 (it is called at once)
+                    sums[part] += won @ bits(won.shape[1], named("numpy"))  # noqa: B023 (it is called at once)
 
             self._run(places[part], hear)
         return sums
@@ -300,13 +304,6 @@ def _by_place(places: Counter[str]) -> str:
     most = max(places.values())
     rows = [(place, n, bar(n / most)) for place, n in places.items()]
     return "\n" + table(("bends at", "times", ""), sorted(rows))
-
-
-def _written(plt: Any, figure: Any, path: Any) -> Any:
-    if path is not None:
-        figure.savefig(path)
-        plt.close(figure)
-    return figure
 
 
 # ------------------------------------------------------------------------------------ subnetwork
