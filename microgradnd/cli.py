@@ -1,4 +1,4 @@
-"""The command `microgradnd`: what is installed, which backend would run, and on which BLAS."""
+"""The command `microgradnd`: what is installed, and why a recorded network does not train."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -18,18 +18,113 @@ from . import __version__, backend
 NARROW = frozenset({"haswell", "zen"})
 
 
+#: Exit codes of `diagnose` by the severity of what was found, and of `diagnose` and `demo` for
+#: wrong usage and for files that cannot be read.
+SEVERITY = {"ok": 0, "warning": 1, "fault": 2}
+UNUSABLE = 3
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose exit code for wrong usage can be set."""
+
+    code = 2
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message to stderr, and exit."""
+        self.print_usage(sys.stderr)
+        self.exit(self.code, f"{self.prog}: error: {message}\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; gives the exit code: 0, 1 if the chosen backend fails, 2 for wrong usage."""
+    """Run a command; gives its exit code.
+
+    Of `info` 0, or 1 if the chosen backend fails. Of `diagnose` 0 for a healthy network, 1 for
+    warnings, 2 for faults. Wrong usage is 2; of `diagnose` and `demo` it is 3, and so is a file
+    that cannot be read.
+    """
     parser = argparse.ArgumentParser(
         prog="microgradnd", description="An autograd engine on NumPy or CuPy."
     )
     parser.add_argument("--version", action="version", version=f"microgradnd {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", parser_class=_Parser
+    )
     about = "print versions, backends, and the BLAS library with its threads"
-    commands.add_parser("info", help=about, description=about).set_defaults(run=info)
+    commands.add_parser("info", help=about, description=about).set_defaults(
+        run=lambda options: info()
+    )
+    _add_diagnose(commands)
+    _add_demo(commands)
     options = parser.parse_args(argv)
-    run: Callable[[], int] = options.run
-    return run()
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+def _add_diagnose(commands: Any) -> None:
+    about = "say why a network does not train, from a file that Recorder.save wrote"
+    parser = commands.add_parser(
+        "diagnose", help=about, description=about,
+        epilog="exit code: 0 healthy, 1 warnings, 2 faults, 3 wrong usage or an unreadable file",
+    )  # fmt: skip
+    parser.code = UNUSABLE
+    parser.add_argument("record", metavar="RECORD", help="the file")
+    parser.add_argument("--html", metavar="FILE", help="also write a page with pictures")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    parser.add_argument("--lang", choices=("en", "zh"), default="en", help="of the report")
+    parser.set_defaults(run=diagnose)
+
+
+def _add_demo(commands: Any) -> None:
+    about = "train a small network with a fault before your eyes, and say what is wrong"
+    parser = commands.add_parser("demo", help=about, description=about)
+    parser.code = UNUSABLE
+    parser.add_argument(
+        "name", choices=("vanishing", "dying", "exploding", "overfit", "lr", "maxout")
+    )
+    parser.add_argument("--depth", type=int, choices=range(1, 31), metavar="1..30",
+                        help="hidden layers")  # fmt: skip
+    parser.add_argument(
+        "--activation",
+        choices=("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "maxout"),
+    )
+    parser.add_argument("--backend", choices=("numpy", "cupy"), help="where to compute")
+    parser.add_argument("--html", metavar="FILE", help="also write a page with pictures")
+    parser.add_argument("--lang", choices=("en", "zh"), default="en", help="of the report")
+    parser.set_defaults(run=demo)
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """Print the report on a record; gives the code of its severity, 3 for an unusable file."""
+    from . import diagnosis
+
+    try:
+        record = diagnosis.load(options.record)
+        evidence = diagnosis.from_record(record)
+        report = diagnosis.Report(diagnosis.decide(evidence), evidence, lang=options.lang)
+        if options.html:
+            report.to_html(options.html)
+    except (OSError, ValueError) as error:
+        return _unusable("diagnose", error)
+    print(report.to_json() if options.json else report)
+    return SEVERITY[report.severity]
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run a demo; 0, whatever it finds, and 3 if the backend cannot be used."""
+    from .diagnosis.demo import run
+
+    try:
+        report = run(options.name, options.depth, options.activation, options.backend, options.lang)
+        if options.html:
+            report.to_html(options.html)
+    except (OSError, backend.BackendError) as error:
+        return _unusable("demo", error)
+    return 0
+
+
+def _unusable(command: str, error: Exception) -> int:
+    print(f"microgradnd {command}: error: {error}", file=sys.stderr)
+    return UNUSABLE
 
 
 def info() -> int:

@@ -21,8 +21,8 @@ __all__ = ["PANELS", "page"]
 
 #: Colours of layers in one chart.
 HUES = 6
-#: Learned activations that are shown.
-SHAPES = 12
+#: Learned activations, and weights, that are shown.
+SHAPES, WEIGHTS = 12, 12
 _MARK = {"yes": "yes", "warning": "warn", "no": "no"}
 
 
@@ -82,23 +82,22 @@ def _header(report: Report) -> str:
 def _path(report: Report) -> str:
     """Draw the decision tree; what was answered is lit."""
     say, groups = report.say, {key: "" for key in ("0", "1", "1x", "2", "3")}
-    worst = dict.fromkeys(groups, "dim")
+    worst, rank = dict.fromkeys(groups, ""), ("", "no", "warn", "yes")
     for answer in report.path:
         key = answer.step if answer.step in groups else "1x"
-        mark = _MARK.get(answer.outcome, "dim")
+        mark = _MARK.get(answer.outcome, "")
         if answer.step == "3":
-            worst[key] = "no" if mark == "yes" else "dim"
+            worst[key] = "no" if mark == "yes" else ""
             continue
-        rank = ("dim", "no", "warn", "yes")
-        worst[key] = max(worst[key], mark, key=rank.index)
-        code = answer.codes[0]
-        outcome = say(f"answer.{answer.outcome}")
-        told = known(answer.value) and answer.limit  # not of what simply is, or is not
+        code, outcome = answer.codes[0], say(f"answer.{answer.outcome}")
+        asked = mark and not (key == "2" and report.bad)
+        worst[key] = max(worst[key], mark if asked else "", key=rank.index)
+        told = mark and known(answer.value) and answer.limit  # not of what simply is, or is not
         numbers = f"{number(answer.value)} / {number(answer.limit)}" if told else ""
         groups[key] += (
-            f'<li class="{mark}" title="{escape(code)}: {escape(outcome)}">'
+            f'<li class="{mark or "dim"}"><span class="a">{escape(outcome)}</span>'
             f"<span>{escape(say(f'finding.{code}.title'))}</span>"
-            f'<span class="n">{escape(numbers if mark != "dim" else outcome)}</span></li>'
+            f'<span class="n">{escape(numbers)}</span></li>'
         )
     items = "".join(
         f'<li class="{_lit(worst[key])}"><b>{escape(say(f"part.{key}"))}</b><ol>{inner}</ol></li>'
@@ -108,7 +107,7 @@ def _path(report: Report) -> str:
 
 
 def _lit(mark: str) -> str:
-    return {"dim": "", "yes": "lit stop"}.get(mark, "lit")
+    return {"": "", "yes": "lit stop"}.get(mark, "lit")
 
 
 def _findings(report: Report) -> str:
@@ -306,7 +305,8 @@ def _histograms(report: Report) -> str:
         low, high, when, columns = series.histogram(e, i)
         if columns:
             layer = e.layers[i]
-            name = f"{report.layer(layer.name)}{say('word.open')}{layer.activation}{say('word.close')}"  # fmt: skip
+            activation = say("word.open") + layer.activation + say("word.close")
+            name = f"{report.layer(layer.name)}{activation}"
             ends = f"{number(low)} .. {number(high)}"
             out += (f"<figure>{heat(columns, name)}<figcaption>{escape(name)}<br>"
                     f"{escape(ends)}</figcaption></figure>")  # fmt: skip
@@ -316,31 +316,50 @@ def _histograms(report: Report) -> str:
 
 
 def _sensitivity(report: Report) -> str:
-    """Give the weights that matter most."""
-    say, rows = report.say, report.extras.get("sensitivity") or []
-    table = [[row["parameter"], *(row.get(k, nan) for k in
-              ("weight", "change", "difference", "gradient"))] for row in rows]  # fmt: skip
+    """Give the weights that matter most, and how the change of one travels through the layers."""
+    say, found = report.say, report.extras.get("sensitivity") or {}
+    table = [[row["parameter"] + (str(row["index"]) if row["index"] else ""),
+              *(_real(row[key]) for key in ("value", "change", "difference", "gradient"))]
+             for row in found.get("weights", ())[:WEIGHTS]]  # fmt: skip
+    if not table:
+        return ""
     words = ("parameter", "weight", "change", "difference", "gradient")
-    return f'<div class="scroll">{_table([say(f"word.{w}") for w in words], table)}</div>' * bool(table)  # fmt: skip
+    header = [say(f"word.{word}") for word in words]
+    told = say("word.added", eps=_real(found["eps"]))
+    out = f'<p class="small">{escape(told)}</p><div class="scroll">{_table(header, table)}</div>'
+    stops = [(i + 1.0, _real(stop["change"])) for i, stop in enumerate(found.get("travel", ()))]
+    if line := [(x, y) for x, y in series.finite(stops) if y > 0]:
+        title = say("word.travel", parameter=found["followed"])
+        chart = Chart(line, say("word.layers"), log=True, label=title, height=180)
+        chart.line(line, "c-now", dots=True, title=say("word.layers"))
+        out += f"<h3>{escape(title)}</h3>{chart}"
+    return out
 
 
 def _shapes(report: Report) -> str:
-    """Draw what Maxout and PReLU have learned."""
+    """Draw what Maxout and PReLU have learned; without curves, a PReLU by its slopes."""
     e, say = report.evidence, report.say
-    figures = []
-    for shape in report.extras.get("shapes") or []:
-        line = series.finite(zip(shape["x"], shape["y"], strict=True))
-        name = f"{report.layer(shape['layer'])}, {say('word.unit', number=shape['unit'] + 1)}"
-        figures.append((name, [(line, "c-now")]))
+    figures, seen = [], set()
+    shapes = (report.extras.get("shapes") or {}).get("shapes", [])
+    for shape in (shapes[k] for k in series.spread(len(shapes), SHAPES)):
+        line = series.finite(zip(map(_real, shape["x"]), map(_real, shape["y"]), strict=True))
+        name = f"{report.layer(shape['layer'])}, {say('word.unit', number=shape['unit'])}"
+        figures.append((f"{name}{say('word.colon')}{shape['kind']}", [(line, "c-now")]))
+        seen.add(shape["layer"])
     for layer, state in zip(e.layers, series.states(e, "now"), strict=False):
-        if state.slopes:
+        if state.slopes and layer.name not in seen:
             lines = [([(-1.0, -slope), (0.0, 0.0), (1.0, 1.0)], css) for slope, css in
                      zip((state.slopes[0], state.slopes[-1]), ("c-init", "c-now"), strict=True)]
             told = say("word.slopes", low=state.slopes[0], high=state.slopes[-1])
             figures.append((f"{report.layer(layer.name)}, PReLU{say('word.colon')}{told}", lines))
     out = "".join(f"<figure>{sketch(lines, name)}<figcaption>{escape(name)}</figcaption></figure>"
-                  for name, lines in figures[:SHAPES])  # fmt: skip
+                  for name, lines in figures)  # fmt: skip
     return f'<div class="grid">{out}</div>' if out else ""
+
+
+def _real(value: Any) -> float:
+    """Give a number of plain data, where NaN and infinity are text."""
+    return float(value)
 
 
 def _hidden(report: Report) -> str:

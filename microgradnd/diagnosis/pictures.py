@@ -107,14 +107,14 @@ def _histograms(report: Report, axes: Any) -> bool:
     """The first, the middle and the last hidden layer, one above the other."""
     e = report.evidence
     hidden = [i for i, layer in enumerate(e.layers) if not layer.output] or [*range(len(e.layers))]
-    drawn = []
+    drawn: list[str] = []
     for i in (hidden[k] for k in series.spread(len(hidden), 3)[::-1]):
         _, _, _, columns = series.histogram(e, i)
         if columns:
             image = [[column[r] ** 0.5 for column in columns] for r in range(series.ROWS)]
             axes.imshow(image, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=1,
                         extent=(0, 1, len(drawn), len(drawn) + 0.92))  # fmt: skip
-            drawn.append(report.layer(e.layers[i].name))
+            drawn.append(report.layer(e.layers[i].name) or "")
     if drawn:
         axes.set(xlim=(0, 1), ylim=(0, len(drawn)), xticks=[], xlabel=report.say("word.step"),
                  yticks=[k + 0.46 for k in range(len(drawn))], yticklabels=drawn)  # fmt: skip
