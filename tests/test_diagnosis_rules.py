@@ -298,6 +298,13 @@ def input_scale(above):
     return e
 
 
+def tiny_inputs(above):
+    e = bad()
+    e.inputs.low, e.inputs.high = -0.01, T.input_small * (0.9 if above else 1.1)
+    e.comparisons.append(Comparison("scaled", train=Score(1000, 0.1, 0.9)))
+    return e
+
+
 def input_extreme(above):
     e = bad()
     e.inputs.high = T.input_extreme + (1 if above else -1)
@@ -338,8 +345,8 @@ FIRES = {
     grad_mismatch: "GRAD_MISMATCH", zero_grad: "ZERO_GRAD", eval_mode: "EVAL_MODE",
     not_optimized: "NOT_OPTIMIZED", unreached: "UNREACHED", loss_mismatch: "LOSS_MISMATCH",
     targets: "TARGETS", targets_out_of_reach: "LOSS_MISMATCH", input_scale: "INPUT_SCALE",
-    input_extreme: "INPUT_SCALE", nonfinite_inputs: "NONFINITE", nonfinite: "NONFINITE",
-    overfit: "OVERFIT", overfit_regression: "OVERFIT",
+    tiny_inputs: "INPUT_SCALE", input_extreme: "INPUT_SCALE", nonfinite_inputs: "NONFINITE",
+    nonfinite: "NONFINITE", overfit: "OVERFIT", overfit_regression: "OVERFIT",
 }  # fmt: skip
 
 
@@ -405,6 +412,14 @@ def test_units_lost_before_training_are_the_cause(what, code):
     e = every(bad(), **{what: 0.95})
     assert causes(e) == [code]
     assert next(f for f in decide(e) if f.code == code).evidence["when"] == "init"
+
+
+def test_units_lost_in_too_small_a_network_are_no_sign_of_the_rate():
+    e = every(capacity(True), update=0.05)
+    at(e, e.now, saturated=0.6)
+    assert causes(e) == ["CAPACITY"]
+    e.losses[100:200] = [3 * e.constant] * 100
+    assert causes(e) == ["LR_HIGH"]
 
 
 def test_one_bad_batch_and_tiny_steps_are_no_sign_of_too_high_a_rate():

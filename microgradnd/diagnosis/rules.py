@@ -94,9 +94,11 @@ def targets(facts: Facts) -> Finding | None:
         return None
     loss = e.events.loss if e.events else []
     last = float(i.outputs - 1) if i.outputs > 1 else 1.0
+    ignored = i.target_low == -100  # what cross-entropy leaves out by default
     reasons = {
         "nonfinite": i.target_nonfinite > 0,
-        "class": e.task == "classification" and (i.target_low < 0 or i.target_high > last),
+        "class": e.task == "classification"
+        and ((i.target_low < 0 and not ignored) or i.target_high > last),
         "probability": any(name.startswith("binary") for name in loss)
         and (i.target_low < 0 or i.target_high > 1),
         "constant": i.target_low == i.target_high and facts.e.train.n > 1,
@@ -191,26 +193,27 @@ def eval_mode(facts: Facts) -> Finding | None:
 
 
 def input_scale(facts: Facts) -> Finding | None:
-    """Inputs far from 0 or of very unequal size."""
+    """Inputs that are large, far from 0, tiny, or of very unequal size."""
     e, i, t = facts.e, facts.e.inputs, facts.t
     if i is None or i.ids or i.nonfinite:
         return None
-    size = _size(i)
-    unequal = i.ratio if isfinite(i.ratio) else nan
-    if not (size > t.input_size or unequal > t.input_extreme):
-        return None
-    scaled = e.compared("scaled")
+    size, largest = _size(i), max(finite([abs(i.low), abs(i.high)]), default=nan)
+    odd = size > t.input_size or largest < t.input_small or i.ratio > t.input_size
+    scaled, gain = e.compared("scaled"), nan
     if scaled is not None:
         gain = scaled.train.metric - first(e.train.metric, e.chance)
-        blame = bool(facts.bad) and gain > t.margin
+        blame = gain > t.margin
     else:
-        gain = nan
-        blame = bool(facts.bad) and max(finite([size, unequal])) > t.input_extreme
+        blame = max(finite([size, i.ratio]), default=nan) > t.input_extreme
+    blame = blame and bool(facts.bad)
+    if not odd or not (blame or size > t.input_size or i.ratio > t.input_extreme):
+        return None
     return Finding("INPUT_SCALE", FAULT if blame else WARNING,
-                   evidence={"size": size, "low": i.low, "high": i.high, "shift": i.shift,
-                             "ratio": i.ratio, "constant": i.constant, "dtype": i.dtype,
-                             "gain": gain},
-                   threshold={"size": t.input_size, "ratio": t.input_extreme},
+                   evidence={"size": size, "small": largest, "low": i.low, "high": i.high,
+                             "shift": i.shift, "ratio": i.ratio, "constant": i.constant,
+                             "dtype": i.dtype, "gain": gain},
+                   threshold={"size": t.input_size, "small": t.input_small,
+                              "ratio": t.input_extreme},
                    confidence=0.95 if gain > t.margin else 0.6,
                    remedies=[_remedy("scale_inputs")])  # fmt: skip
 
@@ -655,13 +658,16 @@ def diverged(facts: Facts) -> bool:
 
 def _settle_doubts(facts: Facts, found: list[tuple[int, Finding]]) -> None:
     """Let what is only likely be a warning where something else is to blame."""
-    blamed = [f.code for part, f in found if f.severity == FAULT and part in (LOOP, DURING)]
-    for _, finding in found:
-        lost = finding.code in ("VANISHING", "INIT_SCALE")
-        if lost and not finding.evidence["decades"] >= facts.t.vanish and "LR_HIGH" in blamed:
-            finding.severity = WARNING
-        small = _gains(facts, facts.e.compared("wider")) > facts.t.wider
-        if finding.code == "LR_HIGH" and small and not LOUD & set(finding.evidence):
+    small = _gains(facts, facts.e.compared("wider")) > facts.t.wider
+    rate = next((f for _, f in found if f.code == "LR_HIGH"), None)
+    high = rate is not None and not (small and not LOUD & set(rate.evidence))
+    for part, finding in found:
+        if finding.code in ("VANISHING", "INIT_SCALE"):
+            doubtful = high and not finding.evidence["decades"] >= facts.t.vanish
+        else:  # a network that is too small may lose units, too
+            lost = finding is rate or (part == END and finding.code in ("DEAD", "SATURATED"))
+            doubtful = lost and small and not high
+        if doubtful:
             finding.severity = WARNING
 
 

@@ -44,6 +44,8 @@ class Thresholds:
     input_size: float = _number(
         10.0, "largest input, or largest mean of a feature in its standard deviations",
         "AUTOTRAINER (omega = 10), UMLAUT")
+    input_small: float = _number(
+        0.1, "largest input below which inputs are to blame, if scaled ones train better")
     input_extreme: float = _number(
         50.0, "the same, where it is to blame although nobody tried scaled inputs")
     first_loss: float = _number(
