@@ -33,7 +33,7 @@ class Link:
         shape: Of its result.
         arriving: RMS of the loss's derivative to its result.
         leaving: RMS of what it hands on towards the parameter.
-        ways: How many of its operands lead to the parameter; the strongest was followed.
+        ways: From how many operations its operand gets a gradient; the largest was followed.
         joins: Whether it makes one number of many: then its gain is mostly 1 / their number.
     """
 
@@ -110,10 +110,10 @@ class Chain:
 def explain(loss: Tensor, parameter: Any, model: Any = None) -> Chain:
     r"""Follow a gradient from the loss back to a parameter, with the gain of every operation.
 
-    A gain is the RMS of what an operation hands on, divided by the RMS of what arrives: their
-    product along the chain is :math:`\partial L/\partial w`. Where an operation has several
-    operands that lead to the parameter, the chain follows the strongest. Call it before
-    `backward`, which frees the graph; it changes no `grad`, calls no hook and frees nothing.
+    A gain is the RMS of what an operation hands on, divided by the RMS of what arrives; their
+    product along the chain is the RMS of :math:`\partial L/\partial w`. Where there are several
+    ways, the chain is the one that brings most. Call it before `backward`, which frees the graph;
+    it changes no `grad`, calls no hook and frees nothing.
 
     Args:
         loss: A scalar on the tape.
@@ -168,9 +168,11 @@ def explain(loss: Tensor, parameter: Any, model: Any = None) -> Chain:
             leading.add(serial)
     gradients = _gradients(root, loss, nodes, leading)
     chain.gradient = _size(gradients.get(goal.serial))
-    steps = list(_links(root, goal, gradients, leading))
+    steps = _links(root, goal, nodes, gradients)
     _name_layers(steps, known)
     chain.links = [link for _, link in steps]
+    if not steps and root is not goal:
+        chain.cut = "what it was used for has no derivative for that operand"
     dead = next((x for x in chain.links if x.arriving and not x.leaving), None)
     if dead is not None:
         at = f" of layer {dead.layer}" if dead.layer else ""
@@ -250,21 +252,27 @@ def _edges(node: Node, g: Any) -> list[tuple[Node, Any]]:
 
 
 def _links(
-    root: Node, goal: Node, gradients: Any, leading: set[int]
-) -> Iterator[tuple[Node, Link]]:
-    node = root
-    while node is not goal:
-        g = gradients[node.serial]
-        ways = [(p, h) for p, h in _edges(node, g) if p.serial in leading]
-        sizes = [_size(h) for _, h in ways]
+    root: Node, goal: Node, nodes: dict[int, Node], gradients: Any
+) -> list[tuple[Node, Link]]:
+    """Go up from the parameter, to whatever brought most of the gradient, until the loss."""
+    brought: dict[int, list[tuple[float, Node, Any]]] = {}
+    for serial, g in gradients.items():
+        for parent, h in _edges(nodes[serial], g) if nodes[serial].op is not None else ():
+            if parent.serial in gradients:
+                brought.setdefault(parent.serial, []).append((_size(h), nodes[serial], h))
+    steps = []
+    node = goal
+    while node is not root:
+        ways = brought.get(node.serial)
+        if not ways:  # an operation that has no derivative for it
+            return []
+        leaving, node, h = max(ways, key=lambda way: way[0])
         if node.op is not PICK:
             shape = node.shape[0] if isinstance(node.shape, list) else node.shape
-            joins = prod(shape) == 1 < max((h.size for _, h in ways), default=1)
-            yield node, Link(node.op.name, "", shape, _size(g), max(sizes, default=0.0), len(ways),
-                             joins)  # fmt: skip
-        if not ways:  # it has no derivative there
-            return
-        node = ways[int(np.argmax(sizes))][0]
+            link = Link(node.op.name, "", shape, _size(gradients[node.serial]), leaving, len(ways),
+                        prod(shape) == 1 < getattr(h, "size", 1))  # fmt: skip
+            steps.append((node, link))
+    return steps[::-1]
 
 
 def _name_layers(steps: list[tuple[Node, Link]], known: dict[int, str]) -> None:

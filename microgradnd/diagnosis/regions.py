@@ -22,7 +22,7 @@ from .piecewise import CHOICES, KINKS, Follower, host, rivals, slope
 from .tables import bar, picture, table
 
 #: Regions whose share of the line or of the plane is smaller are rounding.
-SMALLEST = 1e-12
+SMALLEST = 1e-14
 #: Values closer to each other than this, relative to the largest, are the same.
 EQUAL = 1e-12
 #: Rows that are computed at once.
@@ -129,7 +129,7 @@ def linear_regions(
     A region is where all units choose alike: on the same side of their kinks, and of each Maxout
     the same piece. One hidden layer of n ReLUs in general position has
     :math:`\sum_{j \le d} \binom{n}{j}` regions in d dimensions. The network is taken in eval mode
-    and in float64; regions below 1e-12 of the line or plane are not seen.
+    and in float64; regions below 1e-14 of the line or plane are not seen.
 
     Args:
         model: A Module, or a function of rows, of affine maps and of relu, leaky_relu, prelu,
