@@ -688,6 +688,15 @@ def test_from_the_recorder_to_the_report(tmp_path, quick):
     assert codes(read.evidence) == codes(report.evidence)
 
 
+def test_learned_activations_are_kept_for_the_page(quick):
+    model = nn.Sequential(nn.Maxout(6, 40, 2), nn.Linear(40, 8), nn.PReLU(), nn.Linear(8, 4))
+    report = mg.diagnose(model, mg.cross_entropy, blobs())
+    shapes = report.extras["shapes"]["shapes"]
+    assert len(shapes) == 24 and {shape["layer"] for shape in shapes} == {"0", "2"}
+    assert report.evidence.not_made == [text for text in report.evidence.not_made
+                                        if "raised" not in text]  # fmt: skip
+
+
 # --------------------------------------------------------------------------------------- errors
 
 

@@ -142,7 +142,7 @@ def either(*expectations: Callable[[Report], str]) -> Callable[[Report], str]:
 
 def trained(found: Report) -> str:
     """No fault if the training result is good, else LR_HIGH."""
-    return ok(found) if found.evidence.train.metric > 0.9 else first("LR_HIGH")(found)
+    return ok(found) if found.evidence.train.metric > 0.93 else first("LR_HIGH")(found)
 
 
 def gains(low: float, high: float, key: str, otherwise: Callable[[Report], str]) -> Callable[

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 #: Weights whose gradient is checked, on at most so many examples.
 CHECKED, CHECKED_ROWS = 20, 128
-#: Examples that the panels of sensitivity and learned activations are made from.
-SHOWN_ROWS = 256
+#: Examples that the panels of sensitivity and learned activations are made from, and how many of
+#: the latter are kept.
+SHOWN_ROWS, SHOWN_SHAPES = 256, 24
 #: An error of differences above this share of the derivative makes it useless for the check.
 USABLE = 1e-4
 
@@ -383,4 +384,6 @@ def _extras(case: variants.Case) -> dict[str, Any]:
         except Exception as error:  # a report without a panel is better than none
             text = f"{name}: it raised {type(error).__name__}: {error}".splitlines()[0]
             found.not_made.append(text)
+    shapes = extras.get("shapes", {}).get("shapes", [])
+    shapes[:] = [shapes[i] for i in spread(len(shapes), SHOWN_SHAPES)]
     return extras

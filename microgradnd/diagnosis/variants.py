@@ -226,13 +226,16 @@ def poor(found: Evidence) -> bool:
 
 
 def sound(found: Evidence) -> bool:
-    """Say whether losses are finite and the gradient passes all layers at the start."""
+    """Say whether losses are finite and the gradient passes all layers at the start.
+
+    A mean slope below 0.05 is that of units which are nearly all on their flat side.
+    """
     states = [] if found.init is None else found.init.layers
-    sizes = [s.delta for s, layer in zip(states, found.layers, strict=False) if not layer.output]
-    flows = all(s > 0 for s in sizes) and (
-        len(sizes) < 2 or abs(log10(sizes[-1]) - log10(sizes[0])) < 1.0
-    )
-    return flows and all(map(isfinite, found.losses))
+    hidden = [s for s, layer in zip(states, found.layers, strict=False) if not layer.output]
+    if any(not s.delta > 0 or s.slope < 0.05 for s in hidden):
+        return False
+    lost = log10(hidden[-1].delta) - log10(hidden[0].delta) if hidden else 0.0
+    return abs(lost) < 1.0 and all(map(isfinite, found.losses))
 
 
 def unscaled(found: Evidence) -> bool:
