@@ -89,7 +89,7 @@ class Thresholds:
     high_ratio: float = _number(
         0.1, "median size of a step relative to the weights", "nnscope; cs231n: 1e-3 is good")
     tiny_step: float = _number(
-        0.01, "largest step of any layer, below which no rate is too high")
+        0.02, "largest step of any layer, below which no rate is too high")
     high_loss: float = _number(
         2.0, "largest loss during training, relative to the first and to the constant's")
     rising: float = _number(
@@ -98,10 +98,10 @@ class Thresholds:
     swing: float = _number(0.03, "such a fall", "AUTOTRAINER")
     low_ratio: float = _number(3e-4, "median size of a step", "cs231n: 1e-3 is good; measured")
     travel: float = _number(
-        1.0, "steps times their median size: how far weights went, relative to their own size")
+        0.6, "steps times their median size: how far weights went, relative to their own size")
     settled: float = _number(
         0.12, "speed of the training loss at the end, relative to its mean speed: settled below it")
-    still: float = _number(0.1, "the same as `travel`, where weights have not moved at all")
+    still: float = _number(0.25, "the same as `travel`, where weights have not moved at all")
     # --- capacity
     wider: float = _number(0.05, "what a wider network is better by, on both sets")
     # --- the test result
