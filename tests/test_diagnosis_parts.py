@@ -153,6 +153,19 @@ def test_ways_that_join_again_are_followed():
     assert set(found.places) == {"first relu", "second relu"}
 
 
+def test_the_larger_and_the_smaller_of_two_are_choices():
+    fold = bent(nn.Linear(2, 6), lambda z: mg.minimum(mg.maximum(z[:, :3], z[:, 3:]), 0.5))
+    same = nn.Sequential(
+        nn.Linear(2, 6), lambda z: mg.stack([z[:, :3], z[:, 3:]], axis=-1).reshape(-1, 6),
+        lambda z: mg.maxout(z, 2), lambda z: 0.5 - mg.relu(0.5 - z),
+    )  # fmt: skip
+    same.load_state_dict(fold.state_dict())
+    ends = np.array([[-9.0, -6.0], [9.0, 5.0]])
+    one, other = (linear_regions(net, line=ends) for net in (fold, same))
+    assert one.breaks == pytest.approx(other.breaks) and one.count > 3
+    np.testing.assert_allclose(one.outputs, other.outputs, atol=1e-12)
+
+
 def areas(cells):
     return [abs(c[:, 0] @ np.roll(c[:, 1], -1) - c[:, 1] @ np.roll(c[:, 0], -1)) / 2
             for c in map(np.asarray, cells)]  # fmt: skip
