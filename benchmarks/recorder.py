@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 from time import process_time
 from typing import Any
@@ -38,7 +39,7 @@ def training(
     """Give a function that makes so many steps, and the recorder if there is one."""
     mg.manual_seed(0)
     layers: list[Any] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     model = nn.Sequential(*layers[:-1])
     sgd = mg.optim.SGD(model.parameters(), lr=0.01)
@@ -76,7 +77,10 @@ def compare(name: str, rounds: int) -> dict[str, float]:
     turn = EVERY // EPOCH * EPOCH if size[2] else EVERY // 10  # whole epochs
     plain, _ = training(*size, record=False)
     watched, recorder = training(*size, record=True)
-    start = seconds(watched, 2 * EVERY) - seconds(plain, 2 * EVERY)
+    first = EPOCH if size[2] else 1
+    starts = [seconds(training(*size, record=True)[0], first)
+              - seconds(training(*size, record=False)[0], first) for _ in range(5)]  # fmt: skip
+    watched(EVERY), plain(EVERY)
     ratios, both = [], {False: 0.0, True: 0.0}
     steps = EVERY * 9 if size[2] else EVERY  # as many close looks in each round
     for _ in range(rounds):
@@ -86,11 +90,11 @@ def compare(name: str, rounds: int) -> dict[str, float]:
                 times[record] += seconds(watched if record else plain, turn)
         ratios.append(times[True] / times[False])
         both = {record: both[record] + times[record] for record in both}
-    assert recorder.record.samples[-1].step > EVERY * rounds
+    assert recorder.record.samples[-1].step >= EVERY * rounds
     per_step = {record: both[record] / rounds / (steps // turn) / turn for record in both}
     return {
         "step": per_step[False], "recorded": per_step[True], "ratio": median(ratios),
-        "start": start - 2 * EVERY * (per_step[True] - per_step[False]),
+        "start": median(starts),
     }  # fmt: skip
 
 

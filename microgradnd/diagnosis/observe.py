@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from math import log, nan, sqrt
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -59,7 +60,9 @@ class Seen:
         delta: dL/dz (of a Maxout dL/da), a raw array, as soon as backward was there.
     """
 
-    __slots__ = ("a", "delta", "layer", "number", "pieces", "remove", "slope", "winner", "z")
+    __slots__ = (
+        "__weakref__", "a", "delta", "layer", "number", "pieces", "slope", "winner", "z",
+    )  # fmt: skip
 
     def __init__(self, layer: Layer, number: int, z: Tensor):
         self.layer, self.number, self.z, self.a = layer, number, z, z
@@ -67,16 +70,18 @@ class Seen:
         self.winner: Any = None
         self.pieces: Any = None
         self.delta: Any = None
-        self.remove: Any = None
 
     def listen(self) -> None:
         """Note the gradient when a reverse pass comes."""
         tensor = self.a if self.pieces is not None else self.z
-        if tensor._node is not None:
-            self.remove = tensor.register_hook(self._note)
+        seen = ref(self)  # the node holds the hook, and we hold the node
 
-    def _note(self, gradient: Tensor) -> None:
-        self.delta = gradient._array
+        def note(gradient: Tensor) -> None:
+            if (me := seen()) is not None:
+                me.delta = gradient._array
+
+        if tensor._node is not None:
+            tensor.register_hook(note)
 
 
 class Watcher:

@@ -47,7 +47,7 @@ from .measure import (
     spread,
     taken,
 )
-from .observe import Seen, Tally, Watcher, clone, flatten, learned, look, rms, watching
+from .observe import Seen, Tally, Watcher, clone, flatten, learned, look, rms
 
 FORMAT, VERSION = "microgradnd record", 1
 #: Steps at which the layers are looked at by default, and then every so many.
@@ -126,7 +126,7 @@ class AtOutput(Hook):
         recorder = self.recorder()
         if recorder is None:
             return
-        node = getattr(output, "_node", None)
+        node: Any = getattr(output, "_node", None)
         pending = recorder._pending
         odd = node is None or recorder._close or recorder._noisy or len(pending) >= PENDING
         if odd or MEASURING.get():
@@ -178,10 +178,10 @@ class AtStep(Hook):
 
 
 class Inside(local):
-    """Where a thread is: how deep in calls of the model, and the watch over the outermost one."""
+    """Where a thread is: how deep in calls of the model, and whether the outermost is watched."""
 
     depth = 0
-    watch: Any = None
+    watching = False
 
 
 class Recorder(Callback):
@@ -322,8 +322,28 @@ class Recorder(Callback):
         self._collect()
         self._watcher.names = {p._node.serial: name for name, p in self._named().items()
                                if p._node is not None}  # fmt: skip
-        inside.watch = watching(self._watcher)
-        inside.watch.__enter__()
+        mode = MODE.get()
+        self._watcher.outer, inside.watching = mode.watch, True
+        MODE.set(mode.but(watch=self._watcher))
+
+    def _unwatch(self) -> bool:
+        """End the watch of this thread, if there is one; gives whether there was.
+
+        Two recorders' watches do not end in the order in which a `with` would end them.
+        """
+        there, self._inside.watching = self._inside.watching, False
+        if there:
+            mode, own = MODE.get(), self._watcher
+            if mode.watch is own:
+                MODE.set(mode.but(watch=own.outer))
+            else:
+                inner = mode.watch
+                while inner is not None and getattr(inner, "outer", None) is not own:
+                    inner = getattr(inner, "outer", None)
+                if inner is not None:
+                    inner.outer = own.outer
+            own.outer = None
+        return there
 
     def _on_output(self, args: Any, output: Any) -> None:
         """After a forward pass that is not quite ordinary."""
@@ -332,9 +352,8 @@ class Recorder(Callback):
             inside.depth -= 1
             if inside.depth:
                 return
-        watch, inside.watch = inside.watch, None
-        if watch is not None:
-            watch.__exit__()
+        watched = self._unwatch()
+        if watched:
             self._watcher.listen()
             self._seen = self._watcher.seen
             self._remember()
@@ -350,7 +369,7 @@ class Recorder(Callback):
         if len(self._pending) >= PENDING:  # nobody trains
             self._evaluated(self._pending.pop(next(iter(self._pending))))
         self._pending[nodes], self._args = noisy, args
-        if watch is not None:
+        if watched:
             self._now = args[0].shape[0] if args and getattr(args[0], "shape", ()) else 0
             self._batches[self._now] += 1
             self._record.events.squashed = _squashed(outputs[0])
@@ -371,6 +390,8 @@ class Recorder(Callback):
                 self._pending.pop(key, None)
             if not found:
                 return
+        elif not self._is_ours(root._node):
+            return
         elif not self._started:
             self._begin()
         self._differentiated(root)
@@ -417,6 +438,19 @@ class Recorder(Callback):
         if found and self._close:
             self._record.events.loss = _chain(seen, {serial for key in found for serial in key})
         return found
+
+    def _is_ours(self, node: Node) -> bool:
+        """Whether a loss depends on our parameters: for models whose calls nobody hears of."""
+        own = {p._node.serial for p in self._named().values() if p._node is not None}
+        stack, seen = [node], set()
+        while stack:
+            node = stack.pop()
+            if node.serial in own:
+                return True
+            if node.serial not in seen:
+                seen.add(node.serial)
+                stack += [p for p in node.parents if p is not None]
+        return False
 
     def _stale(self, used: list[Any]) -> bool:
         """Whether gradients that a step has used are still there, and not zero."""
@@ -549,8 +583,6 @@ class Recorder(Callback):
                 if number not in self._tallies:
                     self._tallies[number] = Tally(use.layer)
                 self._tallies[number].add(use)
-            if use.remove is not None:
-                use.remove()  # the node holds the hook, and that holds the node
 
     def _remember(self) -> None:
         """Note the weights before a step that is looked at, and what backward will free."""
@@ -678,12 +710,7 @@ class Recorder(Callback):
 
     def _forget(self) -> None:
         """Let go of everything that belongs to a step under way."""
-        watch, self._inside.watch = self._inside.watch, None
-        if watch is not None:
-            watch.__exit__()
-        for use in self._seen:
-            if use.remove is not None:
-                use.remove()
+        self._unwatch()
         self._watcher.forget()
         self._seen, self._tallies, self._before, self._slopes = [], {}, {}, {}
         self._args = self._used = None
