@@ -124,7 +124,9 @@ class Facts:
     def _nothing_to_learn(self) -> bool:
         """Whether the reference learned nothing, either."""
         reference = self.e.compared("reference")
-        return reference is not None and reference.train.metric <= self.guessing
+        if reference is None or not reference.complete:
+            return False
+        return reference.train.metric <= self.guessing
 
     @cached_property
     def deeper_is_worse(self) -> tuple[float, Comparison] | None:

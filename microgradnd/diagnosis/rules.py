@@ -93,12 +93,13 @@ def targets(facts: Facts) -> Finding | None:
     if i is None:
         return None
     loss = e.events.loss if e.events else []
-    last = float(i.outputs - 1) if i.outputs > 1 else 1.0
+    last = float(max(e.classes - 1, 1))
     ignored = i.target_low == -100  # what cross-entropy leaves out by default
+    signs = i.outputs == 1 and (i.target_low, i.target_high) == (-1.0, 1.0)  # of a hinge loss
     reasons = {
         "nonfinite": i.target_nonfinite > 0,
         "class": e.task == "classification"
-        and ((i.target_low < 0 and not ignored) or i.target_high > last),
+        and ((i.target_low < 0 and not (ignored or signs)) or i.target_high > last),
         "probability": any(name.startswith("binary") for name in loss)
         and (i.target_low < 0 or i.target_high > 1),
         "constant": i.target_low == i.target_high and facts.e.train.n > 1,
