@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import log10
 from typing import Any, TextIO
 
+import numpy as np
+
 from .. import backend as backends
 from .. import data, nn, optim
 from ..functions import asarray
@@ -34,9 +36,13 @@ INIT: dict[str, Any] = {
     "sigmoid": nn.init.xavier_normal_, "tanh": nn.init.xavier_normal_,
     "elu": nn.init.lecun_normal_, "selu": nn.init.lecun_normal_, "maxout": nn.init.maxout_he_,
 }  # fmt: skip
-LAYERS: dict[str, Any] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh,
-          "elu": nn.ELU, "selu": nn.SELU}  # fmt: skip
+LAYERS: dict[str, Any] = {
+    "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh,
+    "elu": nn.ELU, "selu": nn.SELU,
+}  # fmt: skip
 ACTIVATIONS = tuple(INIT)
+#: For networks to compare with.
+SECONDS = 5.0
 #: Powers of ten that a bar spans, and cells of one.
 DECADES, CELLS = 8, 32
 
@@ -50,14 +56,15 @@ class Demo:
     rate: float
     epochs: int = 12
     examples: int = TRAIN
+    noise: float = 6.0  # of the examples: how far the classes overlap
     foreign_init: bool = False  # Maxout with the weights of ReLU
 
 
 DEMOS = {
     "vanishing": Demo(10, "sigmoid", 0.5),
-    "dying": Demo(3, "relu", 2.0),
-    "exploding": Demo(14, "maxout", 0.001, foreign_init=True),
-    "overfit": Demo(1, "relu", 0.1, epochs=80, examples=60),
+    "dying": Demo(3, "relu", 1.0),
+    "exploding": Demo(10, "maxout", 0.02, foreign_init=True),
+    "overfit": Demo(1, "relu", 0.1, epochs=60, examples=40, noise=9.0),
     "lr": Demo(3, "relu", 1e-5),
     "maxout": Demo(6, "maxout", 0.02),
 }
@@ -85,23 +92,25 @@ def run(
     depth, activation = depth or demo.depth, activation or demo.activation
     title = say(lang, f"demo.{name}", depth=depth, activation=activation)
     print(f"{name}: {title}\n", file=out)
-    with backends.use(backend or backends.get()), untouched(None):
+    quiet = np.errstate(all="ignore")  # what explodes shall do so
+    with backends.use(backend or backends.get()), untouched(None), quiet:
         manual_seed(0)
-        train, test = _data(demo.examples)
+        train, test = _data(demo.examples, demo.noise)
         model = _network(depth, activation, demo.foreign_init and activation == "maxout")
         optimizer = optim.SGD(model.parameters(), lr=demo.rate)
         record = Recorder(model, optimizer, cross_entropy, train=train, test=test)
         show = _Show(train, lang, out)
         fit(model, cross_entropy, optimizer, train, epochs=demo.epochs, progress=False,
             on_nonfinite="ignore", callbacks=[record, show])  # fmt: skip
-        report = diagnose(model, cross_entropy, train, test, record=record, lang=lang)
+        report = diagnose(model, cross_entropy, train, test, record=record, baseline=SECONDS,
+                          lang=lang)  # fmt: skip
     print(f"\n{report}", file=out)
     return report
 
 
-def _data(examples: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _data(examples: int, noise: float) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """Draw ten clouds that overlap a little; also as Tensors of the current backend."""
-    x, y = data.blobs(examples + TEST, std=11.0, seed=0, centers=CLASSES, features=FEATURES)
+    x, y = data.blobs(examples + TEST, std=noise, seed=0, centers=CLASSES, features=FEATURES)
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     return (asarray(x[:examples]), asarray(y[:examples])), (
         asarray(x[examples:]), asarray(y[examples:]))  # fmt: skip
@@ -156,9 +165,9 @@ class _Show(Callback):
             return say(self.lang, f"word.{name}")
 
         top = max((s.delta for s in sample.layers if s.delta > 0), default=1.0)
-        legend = ", ".join(map(word, ("dead", "zeros", "saturated")))
-        lines = [f"{word('epoch')} {epoch}, {word('loss')} {number(sample.loss)}   "
-                 f"{say(self.lang, 'demo.columns')}; {legend}"]  # fmt: skip
+        legend = word("comma").join(map(word, ("dead", "zeros", "saturated")))
+        lines = [say(self.lang, "demo.columns", epoch=epoch, loss=number(sample.loss),
+                     legend=legend)]  # fmt: skip
         for i, (layer, state) in enumerate(zip(layers, sample.layers, strict=True)):
             size = 1 + log10(state.delta / top) / DECADES if state.delta > 0 else 0.0
             shares = " ".join(f"{share:4.0%}" for share in (state.dead, state.zeros,

@@ -206,5 +206,5 @@ def decades(low: float, high: float, most: int = 6) -> list[float]:
     """Give the whole powers of ten within the ends of a logarithmic axis, as exponents."""
     whole = list(range(ceil(low), floor(high) + 1))
     if len(whole) < 2:
-        return [round(v, 1) for v in ticks(low, high, 3)]
+        return [round(v, 1) for v in ticks(low, high, 4)]
     return [float(v) for v in whole[:: ceil(len(whole) / most)]]
