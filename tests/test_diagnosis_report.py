@@ -337,5 +337,5 @@ def test_layers_shown_are_few_and_include_both_ends():
 
 def test_ticks_are_round_and_within():
     assert svg.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert svg.decades(-7.2, -0.5) == [-7.0, -5.0, -3.0, -1.0]
-    assert svg.decades(-0.9, -0.2) == [-0.8, -0.6, -0.4, -0.2]
+    assert svg.decades(-7.2, -0.5) == [1e-7, 1e-5, 1e-3, 0.1]
+    assert svg.decades(-0.9, 0.1) == [0.2, 0.5, 1.0]

@@ -58,11 +58,12 @@ class Demo:
     examples: int = TRAIN
     noise: float = 6.0  # of the examples: how far the classes overlap
     foreign_init: bool = False  # Maxout with the weights of ReLU
+    clip: float | None = None  # of the gradient's norm: units die, and the loss stays finite
 
 
 DEMOS = {
     "vanishing": Demo(10, "sigmoid", 0.5),
-    "dying": Demo(3, "relu", 1.0),
+    "dying": Demo(3, "relu", 4.0, clip=2.0),
     "exploding": Demo(10, "maxout", 0.02, foreign_init=True),
     "overfit": Demo(1, "relu", 0.1, epochs=60, examples=40, noise=9.0),
     "lr": Demo(3, "relu", 1e-5),
@@ -101,7 +102,7 @@ def run(
         record = Recorder(model, optimizer, cross_entropy, train=train, test=test)
         show = _Show(train, lang, out)
         fit(model, cross_entropy, optimizer, train, epochs=demo.epochs, progress=False,
-            on_nonfinite="ignore", callbacks=[record, show])  # fmt: skip
+            clip_norm=demo.clip, on_nonfinite="ignore", callbacks=[record, show])  # fmt: skip
         report = diagnose(model, cross_entropy, train, test, record=record, baseline=SECONDS,
                           lang=lang)  # fmt: skip
     print(f"\n{report}", file=out)

@@ -40,7 +40,7 @@ class Chart:
         if log:
             ys = [log10(y) for y in ys if y > 0]
         self.x0, self.x1 = _span(xs, 0.0)
-        self.y0, self.y1 = _span(ys, 0.06)
+        self.y0, self.y1 = _span(ys, 0.06, least=1.0 if log else 0.0)
         self.parts: list[str] = []
         self._axes(xlabel, whole)
 
@@ -58,9 +58,9 @@ class Chart:
         bottom = self.height - BOTTOM
         marks = decades(self.y0, self.y1) if self.log else ticks(self.y0, self.y1)
         for value in marks:
-            shown = 10.0**value if self.log else value
-            text = f"1e{value:.0f}" if self.log and value == round(value) else number(shown)
-            y = self.y(shown)
+            text = f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e") if self.log else (
+                number(value))  # fmt: skip
+            y = self.y(value)
             self.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
                               f'y1="{y:.1f}" y2="{y:.1f}"/>')  # fmt: skip
             self.parts.append(words(LEFT - 6, y + 4, text, "end"))
@@ -178,12 +178,13 @@ def sketch(lines: Sequence[tuple[Points, str]], label: str, size: int = 110) -> 
     return drawing(size, size, "".join(parts), label)
 
 
-def _span(values: Sequence[float], room: float) -> tuple[float, float]:
-    """Give the ends of an axis, never the same."""
+def _span(values: Sequence[float], room: float, least: float = 0.0) -> tuple[float, float]:
+    """Give the ends of an axis, never the same, and at least so far from each other."""
     good = [v for v in values if isfinite(v)]
     low, high = (min(good), max(good)) if good else (0.0, 1.0)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
+    if high - low <= least:
+        middle, half = (low + high) / 2, max(least, 1.0) / 2
+        low, high = middle - half, middle + half
     more = room * (high - low)
     return low - more, high + more
 
@@ -203,8 +204,14 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def decades(low: float, high: float, most: int = 6) -> list[float]:
-    """Give the whole powers of ten within the ends of a logarithmic axis, as exponents."""
-    whole = list(range(ceil(low), floor(high) + 1))
-    if len(whole) < 2:
-        return [round(v, 1) for v in ticks(low, high, 4)]
-    return [float(v) for v in whole[:: ceil(len(whole) / most)]]
+    """Give round numbers within the ends of a logarithmic axis, which are exponents.
+
+    Example:
+        >>> decades(-7.2, -0.5), decades(-0.9, 0.1)
+        ([1e-07, 1e-05, 0.001, 0.1], [0.2, 0.5, 1.0])
+    """
+    whole = range(ceil(low), floor(high) + 1)
+    if len(whole) > 2:
+        return [float(f"1e{k}") for k in whole[:: ceil(len(whole) / most)]]
+    fine = [float(f"{m}e{k}") for k in range(floor(low), ceil(high) + 1) for m in (1, 2, 5)]
+    return [v for v in fine if low <= log10(v) <= high]
