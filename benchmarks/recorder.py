@@ -1,6 +1,6 @@
 """What `mg.diagnosis.Recorder` adds to a training at its default setting.
 
-The same training runs with and without it, in turns; every 500 steps the recorder looks closely at
+The same training runs with and without it, in turns; every 1000 steps the recorder looks closely at
 one. The start, where it looks at up to 512 rows of the training set, is timed apart.
 Processor time is taken, which other processes hardly change.
 """
@@ -31,12 +31,13 @@ TRAININGS: dict[str, tuple[tuple[int, ...], int, bool]] = {
     "64-10x64-10, batch 32": ((64, *[64] * 10, 10), 32, False),
 }
 EPOCH = 45
+HEADER = ("training", "step", "recorded", "more", "once, at the start")
 
 
 def training(
     widths: tuple[int, ...], batch: int, fit: bool, record: bool
 ) -> tuple[Callable[[int], None], Any]:
-    """Give a function that makes so many steps, and the recorder if there is one."""
+    """Give a function that makes so many steps, and the recorder (to be kept) if there is one."""
     mg.manual_seed(0)
     layers: list[Any] = []
     for a, b in pairwise(widths):
@@ -74,15 +75,19 @@ def seconds(function: Callable[[int], None], steps: int) -> float:
 def compare(name: str, rounds: int) -> dict[str, float]:
     """Train with and without a recorder in turns; give seconds and the median ratio."""
     size = TRAININGS[name]
-    turn = EVERY // EPOCH * EPOCH if size[2] else EVERY // 10  # whole epochs
+    turn = EVERY // 10 // EPOCH * EPOCH if size[2] else EVERY // 10  # whole epochs
     plain, _ = training(*size, record=False)
     watched, recorder = training(*size, record=True)
     first = EPOCH if size[2] else 1
-    starts = [seconds(training(*size, record=True)[0], first)
-              - seconds(training(*size, record=False)[0], first) for _ in range(5)]  # fmt: skip
-    watched(EVERY), plain(EVERY)
+    starts = []
+    for _ in range(5):
+        pair = [training(*size, record=record) for record in (False, True)]
+        without, with_it = (seconds(train, first) for train, _ in pair)
+        starts.append(with_it - without)
+    for train in (plain, watched):
+        train(EVERY)
     ratios, both = [], {False: 0.0, True: 0.0}
-    steps = EVERY * 9 if size[2] else EVERY  # as many close looks in each round
+    steps = turn * 10  # with a close look
     for _ in range(rounds):
         times = {False: 0.0, True: 0.0}
         for i in range(steps // turn):
@@ -90,7 +95,7 @@ def compare(name: str, rounds: int) -> dict[str, float]:
                 times[record] += seconds(watched if record else plain, turn)
         ratios.append(times[True] / times[False])
         both = {record: both[record] + times[record] for record in both}
-    assert recorder.record.samples[-1].step >= EVERY * rounds
+    assert recorder.record.samples[-1].step >= EVERY
     per_step = {record: both[record] / rounds / (steps // turn) / turn for record in both}
     return {
         "step": per_step[False], "recorded": per_step[True], "ratio": median(ratios),
@@ -98,19 +103,23 @@ def compare(name: str, rounds: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
-    """Print a table of all trainings; gives it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recorder", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="of 500 steps (default: 10)")
-    parser.add_argument("--json", metavar="FILE")
-    options = parser.parse_args(argv)
-    found = {name: compare(name, options.rounds) for name in TRAININGS}
-    rows = [
+def rows(found: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
+    """Give the table's rows."""
+    return [
         (name, readable(t["step"]), readable(t["recorded"]), f"{t['ratio'] - 1:+.1%}",
          readable(t["start"]))
         for name, t in found.items()
     ]  # fmt: skip
-    print(table(("training", "step", "recorded", "more", "once, at the start"), rows))
+
+
+def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
+    """Print a table of all trainings; gives it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recorder", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10, help="of 1000 steps (default: 10)")
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args(argv)
+    found = {name: compare(name, options.rounds) for name in TRAININGS}
+    print(table(HEADER, rows(found)))
     if options.json:
         save(options.json, found)
     return found

@@ -621,8 +621,9 @@ class Loop:
     def call(self, event: str) -> None:
         """Call one method of all callbacks."""
         for callback in self.callbacks:
-            if hasattr(callback, event):
-                getattr(callback, event)(self)
+            method = getattr(callback, event, None)
+            if method is not None:
+                method(self)
 
     def run(self) -> History:
         """Train; `fit` has checked everything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 import threading
 import weakref
@@ -15,6 +16,8 @@ from device import DEVICE, HOME, staying
 from samples import registered
 
 import microgradnd as mg
+from benchmarks import recorder as benchmark
+from benchmarks import timing
 from microgradnd import nn, optim
 from microgradnd.diagnosis import Recorder, load, recorder
 from microgradnd.diagnosis.evidence import plain
@@ -799,3 +802,27 @@ def _device_step(model, sgd, x, y, ordinary):
         loss.backward()
         sgd.step()
     return loss
+
+
+# --------------------------------------------------------------------------------- the benchmark
+
+
+def test_the_benchmark(capsys, tmp_path, monkeypatch):
+    tiny = {"own": ((4, 3, 10), 4, False), "fit": ((4, 3, 10), 4, True)}
+    monkeypatch.setattr(benchmark, "TRAININGS", tiny)
+    for module in (benchmark, recorder):
+        monkeypatch.setattr(module, "EVERY", 100)
+    monkeypatch.setattr(benchmark, "EPOCH", 10)
+    found = benchmark.main(["--rounds", "1", "--json", str(tmp_path / "found.json")])
+    assert found.keys() == tiny.keys() and all(t["ratio"] > 0 for t in found.values())
+    assert "once, at the start" in capsys.readouterr().out and (tmp_path / "found.json").exists()
+
+
+def test_the_page_of_results_shows_what_was_measured():
+    results = timing.ROOT / "benchmarks" / "results"
+    found = json.loads((results / "recorder.json").read_text())["results"]
+    assert found.keys() == benchmark.TRAININGS.keys()
+    assert all(t["ratio"] < 1.05 for t in found.values())
+    page = (results / "README.md").read_text(encoding="utf-8")
+    for row in [benchmark.HEADER, *benchmark.rows(found)]:
+        assert f"| {' | '.join(row)} |" in page

@@ -34,7 +34,7 @@ from ..nn.module import Module
 from ..registry import REGISTRY
 from ..tape import PICK, Node, Tensor, wrap
 from ..tracing import detect_anomaly
-from ..train import Callback, Loop
+from ..train import Loop
 from .evidence import LayerState, Record, Sample, Score, parse, plain
 from .measure import (
     Problem,
@@ -51,7 +51,7 @@ from .observe import Seen, Tally, Watcher, clone, flatten, learned, look, rms
 
 FORMAT, VERSION = "microgradnd record", 1
 #: Steps at which the layers are looked at by default, and then every so many.
-EARLY, EVERY = (0, 10, 50, 100, 200), 500
+EARLY, EVERY = (0, 10, 50, 100, 200, 500), 1000
 #: Under `fit`, steps between two scores that the recorder has to compute itself, at least.
 BETWEEN = 200
 #: Rows of the training set that are looked at before the first step, and of both sets for scores.
@@ -184,12 +184,12 @@ class Inside(local):
     watching = False
 
 
-class Recorder(Callback):
+class Recorder:
     """Note how a network is trained, for `mg.diagnose`: at once, by hooks, in any training loop.
 
     The state before the first step is noted at the first forward pass. Then the loss of every step
-    is, and now and then layers, updates and scores. Pass it to `fit` as a callback, too, and it
-    knows of epochs. Model, optimizer and random numbers are never changed.
+    is, and now and then layers, updates and scores. Among the callbacks of `fit` it also knows of
+    epochs. Model, optimizer and random numbers are never changed.
 
     Args:
         model: A Module. (Of a function only losses are seen, and what `train` shows.)
@@ -198,8 +198,8 @@ class Recorder(Callback):
             to look at more than the first batch before the first step. `fit` tells its own.
         train, test: `(inputs, target)`, arrays or Tensors; at most 512 rows, evenly spread, are
             used.
-        every: Look closely every so many steps. By default at steps 0, 10, 50, 100, 200, and every
-            500, which adds less than 5 % to a training, even of a small network.
+        every: Look closely every so many steps. By default at steps 0, 10, 50, 100, 200, 500, and
+            every 1000, which adds less than 5 % to a training, even of a small network.
 
     Raises:
         TypeError: For what is no model, no optimizer, or no data.
