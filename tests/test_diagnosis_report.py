@@ -1,15 +1,18 @@
 """Reports: the sentences in both languages, the printed lines, JSON, and the picture."""
 
 import ast
+import doctest
 import inspect
 import json
 import string
 from dataclasses import replace
 from math import inf, nan
+from pathlib import Path
 
 import pytest
 from diagnosis_samples import bare, empty, healthy, hostile, overfit, vanishing
 
+import microgradnd as mg
 from microgradnd.diagnosis import catalogue, remedies, rules, series, svg
 from microgradnd.diagnosis.evidence import Comparison, Finding, Remedy, Score, plain
 from microgradnd.diagnosis.report import LINES, WIDTH, Report, columns, fill
@@ -333,6 +336,18 @@ def test_layers_shown_are_few_and_include_both_ends():
     shown = series.shown(e)
     assert len(shown) == series.LAYERS and shown[0] == 0 and shown[-1] == 40
     assert "25 more are not shown" in report(e).to_html()
+
+
+def test_the_page_in_docs_prints_what_it_says():
+    root = Path(__file__).resolve().parents[1]
+    text = (root / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    by_hand, mark, _ = text.partition("<!-- Generated from here on")
+    generator = mg.random.default_generator()
+    before = dict(generator.state)
+    example = doctest.DocTestParser().get_doctest(by_hand, {}, "diagnosis.md", None, 0)
+    outcome = doctest.DocTestRunner(verbose=False).run(example)
+    generator.state = before
+    assert mark and outcome.attempted > 10 and outcome.failed == 0
 
 
 def test_ticks_are_round_and_within():
