@@ -175,7 +175,7 @@ class Events:
         not_optimized: Trainable parameters of the model that the optimizer does not have.
         foreign: How many parameters the optimizer has that are not the model's.
         unreached: Parameters that got no gradient at any step that was looked at.
-        unchanged: Parameters that the optimizer has, and that have their initial values at the end.
+        unchanged: Trainable ones that the optimizer has, with their initial values at the end.
         squashed: The operation that made the model's output, if it is `softmax`, `log_softmax`,
             `sigmoid` or the like, else "".
         loss: The operations between output and loss, in order, `["cross_entropy"]`.

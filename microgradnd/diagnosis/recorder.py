@@ -544,7 +544,7 @@ class Recorder:
         plan.optimizer = kind if getattr(optim, kind, None) is type(self.optimizer) else ""
         plan.options = {k: _option(v) for k, v in group.items() if k in self.optimizer.defaults}
         plan.model = repr(model) if isinstance(model, Module) else _name(model)
-        first = Sample(rate=float(group["lr"]))
+        first = Sample(rate=float(group.get("lr", nan)))
         record.samples.append(first)
         if self._train is None:
             return
@@ -611,7 +611,7 @@ class Recorder:
                 sample.layers[i].update = state.update
             else:
                 sample.layers += [LayerState() for _ in range(i - len(sample.layers))] + [state]
-        sample.rate = float(self.optimizer.param_groups[0]["lr"])
+        sample.rate = float(self.optimizer.param_groups[0].get("lr", nan))
         if sample.loss != sample.loss and self._loss is not None:
             sample.loss = float(self._loss)
         sample.examples = sample.examples or self._now
@@ -757,19 +757,20 @@ class Recorder:
             missing = len(kept.layers) - len(sample.layers) if sample.layers else 0
             sample.layers += [LayerState() for _ in range(missing)]
         same, moved = [], set()
+        own = {id(p) for p in _parameters(self.optimizer)}
         for name, p in self._named().items():
             if name in kept.initial:
                 now = of(p._array).to_numpy(p._array)
-                if np.array_equal(now, kept.initial[name], equal_nan=True):
-                    same.append(name)
-                else:
+                if not np.array_equal(now, kept.initial[name], equal_nan=True):
                     moved.add(name)
+                elif p.requires_grad and id(p) in own and self._steps:
+                    same.append(name)
         events, waiting = kept.events, list(self._pending.values())
         events = replace(
             events, steps=self._steps,
             not_optimized=[n for n in events.not_optimized if n not in moved],
             unreached=sorted(self._unreached or ()),
-            unchanged=[n for n in same if n not in events.not_optimized] if self._steps else [],
+            unchanged=same,
             evaluations=events.evaluations + len(waiting),
             noisy_evaluations=events.noisy_evaluations + sum(waiting),
             batch=_median(self._batches),
@@ -876,7 +877,9 @@ def _parameters(optimizer: Any) -> list[Tensor]:
 def _option(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_option(item) for item in value]
-    return value if isinstance(value, (bool, str, int, type(None))) else float(value)
+    if isinstance(value, (bool, str, int, type(None))):
+        return value
+    return float(value) if hasattr(value, "__float__") else _name(value)
 
 
 def _name(thing: Any) -> str:
