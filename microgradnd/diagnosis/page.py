@@ -171,10 +171,10 @@ def _comparisons(report: Report) -> str:
     if e.metric and known(e.chance):
         rows.append([say("word.constant"), number(e.chance), "", ""])
     for c in e.comparisons:
-        name = say(f"comparison.{c.what}") if c.what in _WHATS else c.what
-        more = c.changed + ("" if c.complete else f" ({say('word.cut')})")
-        rows.append([f"{name}{say('word.colon')}{more}" if more else name, scores(c.train),
-                     scores(c.test), str(c.steps)])  # fmt: skip
+        known_as = [say(f"comparison.{c.what}")] if c.what in _WHATS else []
+        name = say("word.colon").join([*known_as, c.changed or c.what])
+        cut = "" if c.complete else say("word.open") + say("word.cut") + say("word.close")
+        rows.append([name + cut, scores(c.train), scores(c.test), str(c.steps)])
     header = [say("word.network"), say("word.train"), say("word.test"), say("word.steps")]
     notes = "".join(f'<p class="small">{escape(say("report.not_made", reasons=reason))}</p>'
                     for reason in e.not_made)  # fmt: skip
@@ -354,7 +354,7 @@ def _shapes(report: Report) -> str:
             figures.append((f"{report.layer(layer.name)}, PReLU{say('word.colon')}{told}", lines))
     out = "".join(f"<figure>{sketch(lines, name)}<figcaption>{escape(name)}</figcaption></figure>"
                   for name, lines in figures)  # fmt: skip
-    return f'<div class="grid">{out}</div>' if out else ""
+    return f'<div class="grid small">{out}</div>' if out else ""
 
 
 def _real(value: Any) -> float:

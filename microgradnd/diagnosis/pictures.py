@@ -49,7 +49,9 @@ def six(report: Report, path: Any = None) -> Any:
         for axes, (name, draw) in zip(grid.flat, panels.items(), strict=True):
             axes.set_title(report.say(f"panel.{name}.title"))
             if not draw(report, axes):
-                axes.text(0.5, 0.5, report.say("word.nothing"), ha="center", color=GREY,
+                fine = name == "remedies" and report.ok
+                word = "word.none_needed" if fine else "word.nothing"
+                axes.text(0.5, 0.5, report.say(word), ha="center", color=GREY,
                           transform=axes.transAxes)  # fmt: skip
                 axes.set(xticks=[], yticks=[])
         from .report import fill

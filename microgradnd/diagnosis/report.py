@@ -65,7 +65,8 @@ class Report:
     @property
     def roots(self) -> list[Finding]:
         """The faults that no other finding explains; the first is the cause."""
-        return roots(self.findings)
+        faults = [f for f in self.findings if f.severity == "fault"]
+        return roots(self.findings) or faults[:1]
 
     @property
     def severity(self) -> str:
