@@ -98,7 +98,7 @@ _MODULES = ("data", "diagnosis", "nn", "optim", "testing", "train")
 _LAZY = {
     "CheckpointError": "io",
     "detect_anomaly": "tracing",
-    "diagnose": "diagnosis.examine",
+    "diagnose": "diagnosis.examination",
     "load": "io",
     "save": "io",
     "trace": "tracing",

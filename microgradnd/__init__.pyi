@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from . import (
     backend as backend,
     data as data,
+    diagnosis as diagnosis,
     nn as nn,
     ops as ops,
     optim as optim,
@@ -19,6 +20,7 @@ from . import (
     train as train,
 )
 from .backend.interface import Backend as Backend, BackendError as BackendError
+from .diagnosis.examination import diagnose as diagnose
 from .functions import (
     allclose as allclose,
     arange as arange,

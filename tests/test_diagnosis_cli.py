@@ -15,7 +15,7 @@ from samples import registered
 import microgradnd as mg
 from microgradnd import cli
 from microgradnd.diagnosis import demo
-from microgradnd.diagnosis import examine as examining
+from microgradnd.diagnosis import examination as examining
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -32,7 +32,7 @@ from .training import Run, train
 FOLDER = Path(__file__).parent
 SCREENED, STORED = FOLDER / "screened.json", FOLDER / "evidence.jsonl.gz"
 #: Of each run so many samples with layers, and so many losses, are stored.
-SAMPLES, LOSSES, FIGURES = 7, 120, 4
+SAMPLES, LOSSES, FIGURES = 6, 120, 4
 #: The first seeds of a faulty configuration, with which its twin is a healthy run.
 TWINS = SEEDS[:2]
 #: Runs that are repeated with other units of the loss or the inputs, which must change no verdict.
@@ -113,7 +113,7 @@ class Case:
 
 def look(run: Run) -> Evidence:
     """Examine a run."""
-    from microgradnd.diagnosis.examine import examine
+    from microgradnd.diagnosis.examination import examine
 
     data = run.given
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ _WHERE = {  # no module has the name of what it holds: it would hide it
     "arrays": ["diagnose_arrays"],
     "chain": ["explain"],
     "evidence": ["Evidence", "Finding", "Layer", "LayerState", "Record", "Remedy", "Sample"],
-    "examine": ["diagnose", "examine", "from_record"],
+    "examination": ["diagnose", "examine", "from_record"],
     "flow": ["activation_stats", "dead_units", "gradient_flow", "learned_shapes", "piece_usage"],
     "perturb": ["sensitivity"],
     "recorder": ["Recorder", "load"],

@@ -20,7 +20,7 @@ from ..random import manual_seed
 from ..train import Callback, Loop, fit
 from .catalogue import number, say
 from .evidence import Layer, Sample
-from .examine import diagnose
+from .examination import diagnose
 from .observe import look, untouched
 from .recorder import Recorder
 from .report import Report

@@ -562,14 +562,16 @@ def overfit(facts: Facts) -> Finding | None:
     if gap is None and not rose:
         return None
     epoch = first(best.epoch, best.step) if best is not None else nan
+    # If nobody knows a better moment, or the last one was the best, there is none to stop at.
+    stop = [_remedy("early_stopping", "test", epoch=epoch)] if rise > 1.0 else []
     return Finding("OVERFIT", FAULT if gap else WARNING, side="test",
                    evidence={"train": e.train.metric, "test": e.test.metric,
                              "gap": e.train.metric - e.test.metric, "z": gap[1] if gap else nan,
                              "rise": rise, "epoch": epoch},
                    threshold={"gap": t.overfit_gap, "z": t.overfit_z, "rise": t.overfit_loss},
                    confidence=_sure(gap[0], t.overfit_gap) if gap else 0.5,
-                   remedies=[_remedy("early_stopping", "test", epoch=epoch), _remedy("l2", "test"),
-                             _remedy("dropout", "test"), _remedy("more_data", "test")])  # fmt: skip
+                   remedies=[*stop, _remedy("l2", "test"), _remedy("dropout", "test"),
+                             _remedy("more_data", "test")])  # fmt: skip
 
 
 # ------------------------------------------------------------------------- who explains whom
@@ -601,6 +603,19 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "DEEPER_IS_WORSE": ("TRAIN_BAD",),
     "EVAL_MODE": ("OVERFIT",),
 }
+#: The thresholds that decide a finding, which say where the numbers come from.
+DECIDED_BY: dict[str, tuple[str, ...]] = {
+    "GRAD_MISMATCH": ("gradient_error",), "ZERO_GRAD": ("stale",), "INPUT_SCALE": ("input_size",),
+    "SYMMETRIC": ("same",), "UNUSED_PIECE": ("single",), "DEAD": ("dead",),
+    "SATURATED": ("saturated",), "EXPLODING": ("explode", "explode_loss"),
+    "VANISHING": ("vanish", "small_slope"), "INIT_SCALE": ("vanish", "small_slope"),
+    "LOSS_AT_INIT": ("first_loss",), "LR_HIGH": ("high_ratio", "high_loss", "rising"),
+    "LR_LOW": ("low_ratio", "travel"), "CAPACITY": ("wider",), "DEEPER_IS_WORSE": ("margin",),
+    "TRAIN_BAD": ("chance_sds", "margin"), "EVAL_MODE": ("noisy",),
+    "OVERFIT": ("overfit_gap", "overfit_z"),
+}  # fmt: skip
+#: The source of what needs no number: NaN, targets out of range, a parameter nobody trains.
+CERTAIN = "wrong by definition, no threshold"
 #: Faults of the loop that say nothing of the state before training.
 NOT_BEGIN = frozenset({"ZERO_GRAD", "NOT_OPTIMIZED", "UNREACHED", "LOSS_MISMATCH"})
 
@@ -634,6 +649,8 @@ def decide(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Fin
             ]  # fmt: skip
         if not facts.baseline and finding.side == "train":
             finding.confidence *= 0.9
+        names = DECIDED_BY.get(finding.code, ())
+        finding.source = "; ".join(dict.fromkeys(facts.t.source(name) for name in names)) or CERTAIN
     found.sort(key=lambda pair: pair[0])
     findings = [finding for _, finding in found]
     causes = roots(findings)

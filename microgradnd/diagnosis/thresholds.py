@@ -112,6 +112,11 @@ class Thresholds:
     overfit_rise: float = _number(
         0.05, "the same as a difference, relative to the loss of the best constant output")
 
+    @classmethod
+    def source(cls, name: str) -> str:
+        """Give where a number comes from."""
+        return next(str(f.metadata["source"]) for f in fields(cls) if f.name == name)
+
     def table(self) -> list[tuple[str, float, str, str]]:
         """Give name, number, meaning and source of each."""
         return [
