@@ -21,7 +21,18 @@ from microgradnd.diagnosis.evidence import (
     Sample,
     Score,
 )
-from microgradnd.diagnosis.rules import CHECKS, RULES, TREE, Thresholds, checks, decide, path, roots
+from microgradnd.diagnosis.rules import (
+    CERTAIN,
+    CHECKS,
+    DECIDED_BY,
+    RULES,
+    TREE,
+    Thresholds,
+    checks,
+    decide,
+    path,
+    roots,
+)  # fmt: skip
 
 T = Thresholds()
 DEPTH, STEPS = 4, 400
@@ -369,6 +380,9 @@ def test_a_finding_says_side_numbers_confidence_and_remedies_of_its_side(make):
         assert finding.evidence and 0 < finding.confidence <= 1
         assert finding.remedies and {r.side for r in finding.remedies} == {finding.side}
         assert finding.code not in finding.explains
+        sources = {name: source for name, _, _, source in T.table()}
+        named = [sources[name] for name in DECIDED_BY.get(finding.code, ())]
+        assert finding.source == ("; ".join(dict.fromkeys(named)) or CERTAIN)
 
 
 def test_every_finding_of_the_tree_has_a_case_here():
@@ -495,6 +509,22 @@ def test_a_lost_rate_of_evaluation_explains_the_gap():
     e = overfit(True)
     e.events.noisy_evaluations = 9
     assert causes(e) == ["EVAL_MODE"]
+
+
+def test_one_noisy_evaluation_is_none():
+    e = healthy()
+    e.events.evaluations = e.events.noisy_evaluations = 1
+    assert decide(e) == []
+
+
+def test_nobody_is_told_to_stop_earlier_than_at_the_best_moment():
+    e = overfit(True)
+    for sample in e.samples:
+        sample.test = Score(300, 9.0, e.test.metric)
+    assert [r.key for r in decide(e)[0].remedies] == ["l2", "dropout", "more_data"]
+    e.samples[3].test = Score(300, e.test.loss / 2, 0.9)
+    (stop, *_) = decide(e)[0].remedies
+    assert stop.key == "early_stopping" and stop.details["epoch"] == e.samples[3].epoch
 
 
 def test_an_output_layer_of_zeros_is_no_fault():
