@@ -39,6 +39,8 @@ PRETEND = HERE.parent / "tests" / "pretend"
 READS = {
     "00_why_activations.py": "an epoch is one step there, and fit's history has a row per epoch",
 }
+#: Where a recorder looks closely at some steps, while they are made.
+LOOKS = frozenset({"13_diagnose_everything.py"})
 
 
 def run(script, seed, folder, standin=False):
@@ -144,7 +146,7 @@ def update(name, numbers, picture):
 def traffic(name, steps):
     """Raise if an example's training steps had traffic with the device; give a row of the table."""
     inside = steps["inside"]
-    if any(inside.values()):
+    if any(inside.values()) and name not in LOOKS:
         where = ", ".join(f"{line} ({n} times)" for line, n in steps["lines"].items())
         raise RuntimeError(f"traffic within training steps: {inside}, from {where}")
     if steps["waits between"] > steps["steps"] / 10 and name not in READS:
