@@ -527,6 +527,24 @@ def test_nobody_is_told_to_stop_earlier_than_at_the_best_moment():
     assert stop.key == "early_stopping" and stop.details["epoch"] == e.samples[3].epoch
 
 
+def test_a_wider_network_that_stays_bad_shows_no_lack_of_capacity():
+    e = capacity(True)
+    (wider,) = [c for c in e.comparisons if c.what == "wider"]
+    (goal,) = [c.test.metric for c in e.comparisons if c.what == "reference"]
+    for share, found in ((0.45, False), (0.55, True)):
+        wider.train.metric = e.train.metric + share * (goal - e.train.metric)
+        assert ("CAPACITY" in codes(e)) == found
+
+
+def test_a_result_that_was_good_once_was_lost_by_the_rate():
+    e = capacity(True)
+    e.samples[5].train.metric = 0.97
+    (rate,) = [f for f in decide(e) if f.code == "LR_HIGH"]
+    assert causes(e) == ["LR_HIGH"] and rate.evidence["lost"] == pytest.approx(0.47)
+    e.samples[5].train.metric = 0.8  # better, but never good
+    assert causes(e) == ["CAPACITY"]
+
+
 def test_an_output_layer_of_zeros_is_no_fault():
     e = healthy()
     for state in e.init.layers[:-1]:

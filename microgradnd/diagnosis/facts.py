@@ -210,6 +210,14 @@ class Facts:
         ]
         return sum(worse) / len(pairs)
 
+    @cached_property
+    def lost(self) -> float:
+        """By how much the training metric was better once, at a time when it was not bad."""
+        limit = max(self.limits.values(), default=nan)
+        seen = [s.train.metric for s in self.e.samples if s.train is not None]
+        best = max(finite(seen), default=nan)
+        return best - self.e.train.metric if best >= limit else nan
+
     # --- layers
 
     @cached_property

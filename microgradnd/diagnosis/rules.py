@@ -34,7 +34,7 @@ SELF_SQUASHING = {
     "binary_cross_entropy_with_logits": ("softmax", "sigmoid", "log_softmax", "log_sigmoid"),
 }
 #: Signs of too high a rate that cannot come of a network that is too small.
-LOUD = frozenset({"peak", "ratio", "end"})
+LOUD = frozenset({"peak", "ratio", "end", "lost"})
 #: Where the outputs of what ends a model lie.
 RANGES = {
     "sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0),
@@ -391,6 +391,7 @@ def _signs_of_high_rate(facts: Facts) -> dict[str, tuple[float, float]]:
         "peak": (facts.peak, t.high_loss),
         "ratio": (facts.ratio, t.high_ratio),
         "rising": (facts.rising, t.rising),
+        "lost": (facts.lost, t.margin),
         "end": (over(facts.end, max(finite((facts.start, facts.base)), default=nan)), 1.05),
     }
     for what, limit in (("dead", t.dead), ("saturated", t.saturated)):
@@ -475,13 +476,24 @@ def capacity(facts: Facts) -> Finding | None:
     width = min((layer.units for layer, _ in facts.states(e.now)), default=0)
     linear = all(layer.activation == "none" for layer, _ in facts.states(e.now))
     gain = _gains(facts, wider)
-    if not (gain > t.wider or (linear and "reference" in facts.bad)):
+    if not (_too_small(facts) or (linear and "reference" in facts.bad)):
         return None
     return Finding("CAPACITY", FAULT,
                    evidence={"width": width, "gain": gain, "linear": linear},
                    threshold={"gain": t.wider}, confidence=0.9 if gain > 2 * t.wider else 0.7,
                    remedies=[*(_activation("relu") if linear else ()),
                              _remedy("wider")])  # fmt: skip
+
+
+def _too_small(facts: Facts) -> bool:
+    """Whether a wider network is better on both sets, and makes up for most of what is missing."""
+    e, t = facts.e, facts.t
+    wider, reference = e.compared("wider"), e.compared("reference")
+    if wider is None or not _gains(facts, wider) > t.wider:
+        return False
+    mine = first(e.train.metric, e.chance)
+    goal = reference.test.metric if reference is not None and reference.test is not None else nan
+    return not wider.train.metric - mine < t.wider_share * (goal - mine)
 
 
 def _gains(facts: Facts, other: Comparison | None) -> float:
@@ -610,7 +622,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "SATURATED": ("saturated",), "EXPLODING": ("explode", "explode_loss"),
     "VANISHING": ("vanish", "small_slope"), "INIT_SCALE": ("vanish", "small_slope"),
     "LOSS_AT_INIT": ("first_loss",), "LR_HIGH": ("high_ratio", "high_loss", "rising"),
-    "LR_LOW": ("low_ratio", "travel"), "CAPACITY": ("wider",), "DEEPER_IS_WORSE": ("margin",),
+    "LR_LOW": ("low_ratio", "travel"), "CAPACITY": ("wider", "wider_share"), "DEEPER_IS_WORSE": ("margin",),
     "TRAIN_BAD": ("chance_sds", "margin"), "EVAL_MODE": ("noisy",),
     "OVERFIT": ("overfit_gap", "overfit_z"),
 }  # fmt: skip
@@ -676,7 +688,7 @@ def diverged(facts: Facts) -> bool:
 
 def _settle_doubts(facts: Facts, found: list[tuple[int, Finding]]) -> None:
     """Let what is only likely be a warning where something else is to blame."""
-    small = _gains(facts, facts.e.compared("wider")) > facts.t.wider
+    small = _too_small(facts)
     rate = next((f for _, f in found if f.code == "LR_HIGH"), None)
     high = rate is not None and not (small and not LOUD & set(rate.evidence))
     for part, finding in found:

@@ -104,6 +104,8 @@ class Thresholds:
     still: float = _number(0.25, "the same as `travel`, where weights have not moved at all")
     # --- capacity
     wider: float = _number(0.05, "what a wider network is better by, on both sets")
+    wider_share: float = _number(
+        0.5, "share of what is missing to the reference that a wider network makes up for")
     # --- the test result
     overfit_gap: float = _number(
         0.07, "training metric minus test metric", "AUTOTRAINER; healthy runs: below 0.05")
