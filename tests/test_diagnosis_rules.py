@@ -537,7 +537,7 @@ def test_a_wider_network_that_stays_bad_shows_no_lack_of_capacity():
 
 
 def test_a_result_that_was_good_once_was_lost_by_the_rate():
-    e = capacity(True)
+    e = every(capacity(True), update=0.05)
     e.samples[5].train.metric = 0.97
     (rate,) = [f for f in decide(e) if f.code == "LR_HIGH"]
     assert causes(e) == ["LR_HIGH"] and rate.evidence["lost"] == pytest.approx(0.47)

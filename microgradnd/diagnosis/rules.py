@@ -622,8 +622,8 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "SATURATED": ("saturated",), "EXPLODING": ("explode", "explode_loss"),
     "VANISHING": ("vanish", "small_slope"), "INIT_SCALE": ("vanish", "small_slope"),
     "LOSS_AT_INIT": ("first_loss",), "LR_HIGH": ("high_ratio", "high_loss", "rising"),
-    "LR_LOW": ("low_ratio", "travel"), "CAPACITY": ("wider", "wider_share"), "DEEPER_IS_WORSE": ("margin",),
-    "TRAIN_BAD": ("chance_sds", "margin"), "EVAL_MODE": ("noisy",),
+    "LR_LOW": ("low_ratio", "travel"), "CAPACITY": ("wider", "wider_share"),
+    "DEEPER_IS_WORSE": ("margin",), "TRAIN_BAD": ("chance_sds", "margin"), "EVAL_MODE": ("noisy",),
     "OVERFIT": ("overfit_gap", "overfit_z"),
 }  # fmt: skip
 #: The source of what needs no number: NaN, targets out of range, a parameter nobody trains.
