@@ -732,3 +732,69 @@ def test_the_unit_of_the_loss_changes_nothing(make, factor):
         score.loss *= factor
     e.plan.options["lr"] /= factor
     assert codes(e) == expected
+
+
+# ------------------------------------------------------------------ what newcomers fell over
+
+
+def test_targets_that_have_nothing_to_do_with_the_inputs_are_said_to_be_so():
+    e = bad(metric=0.21)  # what a deep network learned by heart, a shallow one did better
+    e.comparisons = [
+        Comparison("shallow", depth=1, train=Score(1000, 2.0, 0.28), test=Score(300, 2.4, 0.1)),
+        Comparison("reference", depth=1, train=Score(800, 1.0, 0.6), test=Score(200, 3.0, 0.11)),
+    ]
+    (finding,) = decide(e)
+    assert (finding.code, finding.severity) == ("TARGETS", "warning")
+    assert finding.evidence["reason"] == "unrelated" and finding.evidence["held"] == 0.11
+    e.comparisons[1].test = Score(200, 2.0, 0.3)  # something can be learned after all
+    assert "DEEPER_IS_WORSE" in codes(e) and "TARGETS" not in codes(e)
+
+
+def test_with_few_held_out_examples_bad_luck_is_no_lack_of_a_relation():
+    e = bad(metric=0.11)
+    e.comparisons[1].test = Score(int(T.enough) - 1, 3.0, 0.1)
+    assert "TARGETS" not in codes(e) and "TRAIN_BAD" in codes(e)
+
+
+def test_a_mistake_in_the_loop_is_not_blamed_on_the_inputs():
+    e = input_scale(True)
+    assert causes(e) == ["INPUT_SCALE"]
+    e.events.not_optimized = ["0.weight"]
+    assert causes(e) == ["NOT_OPTIMIZED"]
+
+
+def test_an_output_that_ends_in_relu_reaches_no_negative_targets():
+    e = regression()
+    e.layers[-1].activation = "relu"
+    (finding,) = decide(bad(e, 0.3)) [:1]
+    assert finding.code == "LOSS_MISMATCH" and finding.evidence["low"] == -2.0
+
+
+def test_the_rate_to_try_brings_steps_to_a_good_size():
+    e = every(lr_low(True), update=7e-7)
+    e.plan.options = {"lr": 1e-5}
+    (finding,) = [f for f in decide(e) if f.code == "LR_LOW"]
+    (rate,) = [r.details["rate"] for r in finding.remedies if r.key == "higher_rate"]
+    assert rate == pytest.approx(0.1)
+
+
+def test_nobody_is_told_to_take_the_activation_that_is_there():
+    e = bad()
+    names = [r.details["name"] for f in decide(e) for r in f.remedies if r.key == "activation"]
+    assert names and set(names) == {"maxout"}
+    e.layers[0].activation = "tanh"
+    names = [r.details["name"] for f in decide(e) for r in f.remedies if r.key == "activation"]
+    assert "relu" in names
+
+
+def test_large_targets_are_to_be_scaled():
+    e = bad(regression(), 0.1)
+    e.init.loss, e.inputs.target_high = 1e6, 5e4
+    (finding,) = [f for f in decide(e) if f.code == "LOSS_AT_INIT"]
+    assert finding.remedies[0].details == {"reason": "large"}
+
+
+def test_an_unknown_loss_of_a_record_alone_is_not_nan():
+    e = healthy()
+    e.train, e.test, e.comparisons = Score(), None, []
+    assert decide(e) == []

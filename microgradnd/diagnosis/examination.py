@@ -150,6 +150,13 @@ def _recorded(found: Evidence, record: Record) -> None:
             f"the record is of another network: it has the weights {order}, this one has "
             f"{[layer.weight for layer in found.layers]}"
         )
+    for ours, theirs in ((x, y) for x in found.layers for y in record.layers):
+        sizes = [(x.units, x.fan_in, x.pieces) for x in (ours, theirs)]
+        if ours.weight == theirs.weight and sizes[0] != sizes[1]:
+            raise ValueError(
+                f"the record is of another network: {ours.weight} has {theirs.units} units of "
+                f"{theirs.fan_in} inputs there, {ours.units} of {ours.fan_in} here"
+            )
     places = [order.index(x.weight) if x.weight in order else -1 for x in found.layers]
     found.samples = [
         replace(s, layers=[s.layers[i] if 0 <= i < len(s.layers) else LayerState()

@@ -56,9 +56,10 @@ class Facts:
     @cached_property
     def guessing(self) -> float:
         """The metric up to which a result is no better than the best constant output."""
-        return self.e.chance + max(
-            self.t.chance_sds * self.spread, 0.0 if self.spread else self.t.margin
-        )
+        return self._guessing(self.spread)
+
+    def _guessing(self, spread: float) -> float:
+        return self.e.chance + max(self.t.chance_sds * spread, 0.0 if spread else self.t.margin)
 
     @cached_property
     def nonfinite(self) -> bool:
@@ -67,7 +68,8 @@ class Facts:
         return (
             (events is not None and events.nonfinite_step is not None)
             or any(not isfinite(v) for v in self.e.losses)
-            or (self.e.now.examples > 0 and not isfinite(last))  # else it is just not known
+            # Without data, or of a record alone, it is just not known.
+            or (self.e.now.examples > 0 and self.e.train.n > 0 and not isfinite(last))
         )
 
     @cached_property
@@ -91,9 +93,9 @@ class Facts:
         e, t = self.e, self.t
         found = {
             "target": e.target,
-            "chance": nan if self._nothing_to_learn else self.guessing,
+            "chance": nan if self.nothing_to_learn else self.guessing,
             "reference": self._learnable(self._held_out("reference")) - t.margin,
-            "shallow": self.shallow - t.margin,
+            "shallow": nan if self.nothing_to_learn else self.shallow - t.margin,
         }
         if not self.baseline:
             found["chance to 1"] = e.chance + t.no_baseline * (1 - e.chance)
@@ -121,18 +123,23 @@ class Facts:
         return nan if shallow is None else shallow.train.metric
 
     @cached_property
-    def _nothing_to_learn(self) -> bool:
-        """Whether the reference learned nothing, either."""
+    def nothing_to_learn(self) -> bool:
+        """Whether the reference learned nothing, either, or nothing that holds for new examples."""
         reference = self.e.compared("reference")
         if reference is None or not reference.complete:
             return False
-        return reference.train.metric <= self.guessing
+        held = reference.test
+        if held is None or held.n < self.t.enough:
+            return reference.train.metric <= self.guessing
+        return held.metric <= self._guessing(self.spread * sqrt(self.e.train.n / held.n))
 
     @cached_property
     def deeper_is_worse(self) -> tuple[float, Comparison] | None:
         """By how much the shallow network is better on the training set, if it is."""
         shallow = self.e.compared("shallow")
         if shallow is None or not self.bad or shallow.depth >= max(len(self.hidden), 1):
+            return None
+        if self.nothing_to_learn:
             return None
         m = self.e.train.metric if isfinite(self.e.train.metric) else self.e.chance
         more = shallow.train.metric - m

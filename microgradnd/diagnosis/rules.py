@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite, log, nan, sqrt
+from math import inf, isfinite, log, log10, nan, sqrt
 from typing import Any
 
 from .evidence import Comparison, Evidence, Finding, Inputs, Remedy, Sample
@@ -103,13 +103,17 @@ def targets(facts: Facts) -> Finding | None:
         "probability": any(name.startswith("binary") for name in loss)
         and (i.target_low < 0 or i.target_high > 1),
         "constant": i.target_low == i.target_high and facts.e.train.n > 1,
+        "unrelated": facts.nothing_to_learn and not facts.nonfinite,
     }
     reason = next((name for name, holds in reasons.items() if holds), None)
     if reason is None:
         return None
-    return Finding("TARGETS", _grade(facts, reason != "constant"),
+    reference = e.compared("reference")
+    held = nan if reference is None or reference.test is None else reference.test.metric
+    certain = reason not in ("constant", "unrelated")
+    return Finding("TARGETS", _grade(facts, certain) if reason != "unrelated" else WARNING,
                    evidence={"reason": reason, "low": i.target_low, "high": i.target_high,
-                             "dtype": i.target_dtype, "count": i.target_nonfinite},
+                             "dtype": i.target_dtype, "count": i.target_nonfinite, "held": held},
                    threshold={"low": 0.0, "high": last},
                    remedies=[_remedy("fix_targets", reason=reason)])  # fmt: skip
 
@@ -129,9 +133,10 @@ def grad_mismatch(facts: Facts) -> Finding | None:
 def loss_mismatch(facts: Facts) -> Finding | None:
     """A softmax or sigmoid before a loss that has its own, or one that cannot reach the targets."""
     events, i = facts.e.events, facts.e.inputs
-    if events is None or not events.squashed:
+    last = facts.e.layers[-1].activation if facts.e.layers else ""
+    name = (events.squashed if events else "") or last
+    if events is None or not name:
         return None
-    name = events.squashed
     twice = next((x for x in events.loss if name in SELF_SQUASHING.get(x, ())), None)
     low, high = RANGES.get(name, (-inf, inf))
     narrow = i is not None and facts.e.task == "regression" and (
@@ -339,17 +344,21 @@ def _own_init(facts: Facts) -> str:
     return "xavier" if most in BOUNDED or most in ("none", "") else "kaiming"
 
 
+def _steep(facts: Facts) -> bool:
+    """Whether |f'| is so large that a gradient gets lost in the weights, if it does."""
+    return facts.slope >= facts.t.small_slope
+
+
 def vanishing(facts: Facts) -> Finding | None:
     """The gradient gets lost on its way back because |f'| is small, before training."""
-    applies = not facts.slope >= facts.t.small_slope
-    return _lost(facts, "VANISHING", applies,
+    return _lost(facts, "VANISHING", not _steep(facts),
                  [*_activation("relu", "maxout"), _remedy("normalize"),
                   _remedy("adaptive")])  # fmt: skip
 
 
 def init_scale(facts: Facts) -> Finding | None:
     """The gradient gets lost on its way back because weights are small, before training."""
-    return _lost(facts, "INIT_SCALE", facts.slope >= facts.t.small_slope,
+    return _lost(facts, "INIT_SCALE", _steep(facts),
                  [_remedy("init", name=_own_init(facts)), _remedy("normalize"),
                   _remedy("adaptive")])  # fmt: skip
 
@@ -375,10 +384,15 @@ def loss_at_init(facts: Facts) -> Finding | None:
     limit = t.first_loss_regression if facts.e.task == "regression" else t.first_loss
     if not value > limit:
         return None
+    i = facts.e.inputs
+    ends = [] if i is None else finite([abs(i.target_low), abs(i.target_high)])
+    far = facts.e.task == "regression" and max(ends, default=0.0) > t.input_size
+    large = [_remedy("fix_targets", reason="large")] if far else []
     return Finding("LOSS_AT_INIT", _grade(facts) if value >= t.first_loss_fault else WARNING,
                    evidence={"loss": facts.start, "constant": facts.e.constant, "relative": value},
                    threshold={"relative": limit}, confidence=_sure(value, 2 * limit),
-                   remedies=[_remedy("init", layer="output"), _remedy("scale_inputs")])  # fmt: skip
+                   remedies=[*large, _remedy("init", layer="output"),
+                             _remedy("scale_inputs")])  # fmt: skip
 
 
 # ------------------------------------------------------------------------------- in training
@@ -420,6 +434,12 @@ def _lower(facts: Facts) -> float:
     return facts.rate / 10
 
 
+def _higher(facts: Facts) -> float:
+    """Give the rate, times the power of ten that brings steps to about 3e-3 of the weights."""
+    powers = round(log10(over(3e-3, facts.ratio))) if 0 < facts.ratio < inf else 1
+    return float(facts.rate * 10.0 ** max(powers, 1))
+
+
 def lr_low(facts: Facts) -> Finding | None:
     """Steps are so small, or so few, that weights hardly moved."""
     t = facts.t
@@ -428,7 +448,7 @@ def lr_low(facts: Facts) -> Finding | None:
     if not facts.bad or not small or facts.nonfinite or settled:
         return None
     few = not facts.ratio < t.low_ratio
-    remedies = [_remedy("higher_rate", rate=facts.rate * 10), _remedy("adaptive"),
+    remedies = [_remedy("higher_rate", rate=_higher(facts)), _remedy("adaptive"),
                 _remedy("more_steps")]  # fmt: skip
     return Finding("LR_LOW", FAULT,
                    evidence={"ratio": facts.ratio, "travel": facts.travel, "steps": facts.steps,
@@ -661,6 +681,10 @@ def decide(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Fin
             ]  # fmt: skip
         if not facts.baseline and finding.side == "train":
             finding.confidence *= 0.9
+        own = _names(facts)
+        if len(own) == 1:  # nobody is told to take what is there already
+            finding.remedies = [r for r in finding.remedies
+                                if r.key != "activation" or r.details.get("name") not in own]
         names = DECIDED_BY.get(finding.code, ())
         finding.source = "; ".join(dict.fromkeys(facts.t.source(name) for name in names)) or CERTAIN
     found.sort(key=lambda pair: pair[0])
@@ -691,9 +715,13 @@ def _settle_doubts(facts: Facts, found: list[tuple[int, Finding]]) -> None:
     small = _too_small(facts)
     rate = next((f for _, f in found if f.code == "LR_HIGH"), None)
     high = rate is not None and not (small and not LOUD & set(rate.evidence))
+    # With a mistake in the loop, a network that was trained without it is better for that alone.
+    loop = any(f.code in ("GRAD_MISMATCH", "LOSS_MISMATCH", *NOT_BEGIN) for _, f in found)
     for part, finding in found:
         if finding.code in ("VANISHING", "INIT_SCALE"):
             doubtful = high and not finding.evidence["decades"] >= facts.t.vanish
+        elif finding.code == "INPUT_SCALE":
+            doubtful = loop and not finding.evidence["size"] > facts.t.input_extreme
         else:  # a network that is too small may lose units, too
             lost = finding is rate or (part == END and finding.code in ("DEAD", "SATURATED"))
             doubtful = lost and small and not high
@@ -759,8 +787,8 @@ TREE: tuple[tuple[str, str, Number], ...] = (
     ("1", "TRAIN_BAD", lambda f: (f.e.train.metric, max(f.limits.values(), default=nan))),
     ("1", "DEEPER_IS_WORSE", lambda f: (f.shallow - f.e.train.metric, f.t.margin)),
     ("1a", "EXPLODING", lambda f: (-f.decay[0], f.t.explode)),
-    ("1b", "VANISHING", lambda f: (f.decay[0], f.t.vanish)),
-    ("1b", "INIT_SCALE", lambda f: (f.decay[0], f.t.vanish)),
+    ("1b", "VANISHING", lambda f: (0.0 if _steep(f) else f.decay[0], f.t.vanish)),
+    ("1b", "INIT_SCALE", lambda f: (f.decay[0] if _steep(f) else 0.0, f.t.vanish)),
     ("1c", "DEAD", lambda f: (f.worst(f.e.now, "dead")[0], f.t.dead)),
     ("1d", "SATURATED", lambda f: (f.worst(f.e.now, "saturated")[0], f.t.saturated)),
     ("1e", "LR_HIGH", lambda f: (f.ratio, f.t.high_ratio)),

@@ -33,6 +33,9 @@ class Thresholds:
     chance_sds: float = _number(
         3.0, "training metric within so many standard deviations above chance is bad",
         "binomial test, 0.1 %")
+    enough: float = _number(
+        100.0, "held-out examples from which on it counts that nothing was learned",
+        "3 standard deviations of chance are then at most 0.15")
     no_baseline: float = _number(
         0.3, "without comparisons: bad below this share of the way from chance to 1")
     loss_kept: float = _number(
