@@ -798,3 +798,20 @@ def test_an_unknown_loss_of_a_record_alone_is_not_nan():
     e = healthy()
     e.train, e.test, e.comparisons = Score(), None, []
     assert decide(e) == []
+
+
+def test_a_loop_without_backward_or_without_step_is_named():
+    e = bad(capacity(True))
+    e.events.backwards = 0
+    assert causes(e) == ["UNREACHED"] and decide(e)[0].evidence["reason"] == "backward"
+    e.events.backwards, e.events.steps = 40, 0
+    assert causes(e) == ["NOT_OPTIMIZED"] and decide(e)[0].evidence["reason"] == "step"
+
+
+def test_two_examples_less_than_a_shallow_network_are_not_bad():
+    e = healthy()
+    e.train, e.comparisons = Score(30, 0.2, 28 / 30), e.comparisons[:1]
+    e.comparisons[0].train = Score(30, 0.0, 1.0)
+    assert "DEEPER_IS_WORSE" not in codes(e)
+    e.train.metric = 26 / 30
+    assert causes(e) == ["DEEPER_IS_WORSE"]

@@ -95,7 +95,9 @@ class Facts:
             "target": e.target,
             "chance": nan if self.nothing_to_learn else self.guessing,
             "reference": self._learnable(self._held_out("reference")) - t.margin,
-            "shallow": nan if self.nothing_to_learn else self.shallow - t.margin,
+            # A difference of two examples is none.
+            "shallow": nan if self.nothing_to_learn
+            else self.shallow - t.margin - (2 / max(e.train.n, 1) if self.spread else 0.0),
         }
         if not self.baseline:
             found["chance to 1"] = e.chance + t.no_baseline * (1 - e.chance)
@@ -143,7 +145,7 @@ class Facts:
             return None
         m = self.e.train.metric if isfinite(self.e.train.metric) else self.e.chance
         more = shallow.train.metric - m
-        return (more, shallow) if more > self.t.margin else None
+        return (more, shallow) if m < self.limits.get("shallow", nan) else None
 
     # --- losses
 

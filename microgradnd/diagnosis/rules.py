@@ -166,6 +166,10 @@ def zero_grad(facts: Facts) -> Finding | None:
 def not_optimized(facts: Facts) -> Finding | None:
     """The optimizer does not have all parameters of the model."""
     events = facts.e.events
+    if events is not None and events.backwards > 1 and not events.steps:
+        return Finding("NOT_OPTIMIZED", FAULT, evidence={"reason": "step",
+                       "backwards": events.backwards}, threshold={"steps": 1},
+                       remedies=[_remedy("add_to_optimizer", reason="step")])  # fmt: skip
     if events is None or not events.not_optimized:
         return None
     names = events.not_optimized
@@ -177,6 +181,10 @@ def not_optimized(facts: Facts) -> Finding | None:
 def unreached(facts: Facts) -> Finding | None:
     """Backward never reaches some parameters."""
     events = facts.e.events
+    if events is not None and events.steps > 1 and not events.backwards:
+        return Finding("UNREACHED", FAULT, evidence={"reason": "backward", "steps": events.steps},
+                       threshold={"backwards": 1},
+                       remedies=[_remedy("connect", reason="backward")])  # fmt: skip
     if events is None or not events.unreached or facts.nonfinite:
         return None
     names = events.unreached

@@ -35,7 +35,7 @@ class Thresholds:
         "binomial test, 0.1 %")
     enough: float = _number(
         100.0, "held-out examples from which on it counts that nothing was learned",
-        "3 standard deviations of chance are then at most 0.15")
+        "binomial test, 0.1 %")
     no_baseline: float = _number(
         0.3, "without comparisons: bad below this share of the way from chance to 1")
     loss_kept: float = _number(
