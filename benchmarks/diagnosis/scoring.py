@@ -134,7 +134,7 @@ def report(result: dict[str, Any], looks: list[dict[str, float]]) -> str:
         f"{KEPT} of {DRAWN} are kept, of the healthy ones {HEALTHY}. A faulty configuration's twin "
         "without the fault is one more healthy run, if it is fine on both sets.",
         "",
-        "One plant was changed after the rules had seen it: UNUSED_PIECE raised the winning pieces, "
+        "One plant was changed after the rules had seen it: UNUSED_PIECE raised winning pieces, "
         "which spoiled the first loss as well; now it lowers the others.",
         "",
         "Thresholds were chosen on the tuning half. A configuration lies on one side with all its "
