@@ -272,13 +272,13 @@ def eval_mode(above):
 
 
 def not_optimized(above):
-    e = healthy()
+    e = bad(metric=0.6)
     e.events.not_optimized = ["2.weight"] * above
     return e
 
 
 def unreached(above):
-    e = healthy()
+    e = bad(metric=0.6)
     e.events.unreached = ["2.weight"] * above
     return e
 
@@ -489,8 +489,10 @@ def test_dead_units_in_a_network_of_tiny_weights_come_of_the_weights():
 
 def test_inputs_that_are_large_but_no_harm_are_a_warning():
     e = healthy()
-    e.inputs.high = 1000.0
+    e.inputs.high, e.inputs.std = 1000.0, 100.0
     assert [(f.code, f.severity) for f in decide(e)] == [("INPUT_SCALE", "warning")]
+    e.inputs.std = 0.9 * T.input_usual  # of standardized ones some are as large
+    assert decide(e) == []
 
 
 def test_inputs_that_harm_explain_the_state_before_training():
@@ -739,6 +741,9 @@ def test_the_unit_of_the_loss_changes_nothing(make, factor):
 
 def test_targets_that_have_nothing_to_do_with_the_inputs_are_said_to_be_so():
     e = bad(metric=0.21)  # what a deep network learned by heart, a shallow one did better
+    e.test = Score(300, 2.5, 0.1)
+    for sample in e.samples:
+        sample.train.metric = 0.2
     e.comparisons = [
         Comparison("shallow", depth=1, train=Score(1000, 2.0, 0.28), test=Score(300, 2.4, 0.1)),
         Comparison("reference", depth=1, train=Score(800, 1.0, 0.6), test=Score(200, 3.0, 0.11)),
@@ -815,3 +820,52 @@ def test_two_examples_less_than_a_shallow_network_are_not_bad():
     assert "DEEPER_IS_WORSE" not in codes(e)
     e.train.metric = 26 / 30
     assert causes(e) == ["DEEPER_IS_WORSE"]
+
+
+@pytest.mark.parametrize("n", [4, 8, 80, 1000])
+@pytest.mark.parametrize("chance", [0.5, 0.9, 0.98])
+def test_a_perfect_network_is_never_bad(n, chance):
+    e = healthy()
+    e.classes, e.chance, e.inputs.target_high = 2, chance, 1
+    e.train, e.test = Score(n, 0.01, 1.0), Score(n, 0.01, 1.0)
+    e.comparisons = [Comparison("reference", depth=1, train=Score(n, 0.01, 1.0),
+                                test=Score(n, 0.01, 1.0))]  # fmt: skip
+    assert decide(e) == []
+
+
+def test_of_rare_classes_the_first_loss_is_that_of_no_preference():
+    e = healthy()
+    e.constant, e.uniform = 0.25, log(10)  # the start
+    assert "LOSS_AT_INIT" not in codes(e)
+    e.init.loss = e.init.train.loss = 3.1 * log(10)
+    assert "LOSS_AT_INIT" in codes(e)
+
+
+def test_a_gap_between_sets_of_unknown_size_is_a_warning():
+    e = overfit(True)
+    e.train.n = e.test.n = 0
+    assert [(f.code, f.severity) for f in decide(e)] == [("OVERFIT", "warning")]
+
+
+@pytest.mark.parametrize("what", ["not_optimized", "unreached"])
+def test_layers_frozen_on_purpose_are_a_warning_where_the_result_is_good(what):
+    e = healthy()
+    setattr(e.events, what, ["0.weight"])
+    assert [f.severity for f in decide(e)] == ["warning"]
+
+
+def test_a_loss_that_still_falls_wants_more_steps_first():
+    e = bad(metric=0.85)
+    e.comparisons = e.comparisons[1:]
+    for sample in e.samples:
+        sample.train = None
+    e.losses = [2.3 - 1.9 * i / STEPS for i in range(STEPS)]
+    (finding,) = decide(e)
+    assert finding.code == "TRAIN_BAD" and finding.remedies[0].key == "more_steps"
+    e.losses = [0.4 + 1.9 * 0.9**i for i in range(STEPS)]
+    assert [r.key for r in decide(e)[0].remedies][-1] == "more_steps"
+
+
+def test_steps_of_a_good_size_are_not_made_larger():
+    (finding,) = [f for f in decide(few_steps(True)) if f.code == "LR_LOW"]
+    assert [r.key for r in finding.remedies] == ["more_steps", "adaptive"]

@@ -273,6 +273,8 @@ class Evidence:
         classes: How many there are, else 0.
         chance: The metric of the best constant output (share of the largest class; R2: 0), and
         constant: its loss, by the user's own loss function.
+        uniform: The loss of an output that prefers no class (cross-entropy: the logarithm of
+            `classes`), by the same function; NaN of a regression.
         target: The training metric that the user wants, or NaN.
         train, test: The trained network on the whole sets, in eval mode.
         layers: The layers; each `Sample.layers` has as many.
@@ -305,6 +307,7 @@ class Evidence:
     check: Check | None = None
     comparisons: list[Comparison] = field(default_factory=list)
     not_made: list[str] = field(default_factory=list)
+    uniform: float = nan
 
     def compared(self, what: str) -> Comparison | None:
         """Give the comparison of that kind, or None."""
@@ -318,8 +321,8 @@ class Record:
     Attributes:
         layers, samples, losses, loss_steps, events, plan: As in `Evidence`.
         initial: The parameters before the first step, by name, as NumPy arrays ({} if too large).
-        task, metric, classes, chance, constant, inputs: As in `Evidence`, if the recorder was given
-            the training set.
+        task, metric, classes, chance, constant, uniform, inputs: As in `Evidence`, if the recorder
+            was given the training set.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -334,6 +337,7 @@ class Record:
     classes: int = 0
     chance: float = nan
     constant: float = nan
+    uniform: float = nan
     inputs: Inputs | None = None
 
 

@@ -28,6 +28,9 @@ CHECKED, CHECKED_ROWS = 20, 128
 #: Examples that the panels of sensitivity and learned activations are made from, and how many of
 #: the latter are kept.
 SHOWN_ROWS, SHOWN_SHAPES = 256, 24
+#: What is said of a record of a Recorder that was attached too late, or to another model.
+NO_TRAINING = ("record: it saw no training (make the Recorder before the loop, of the loop's own "
+               "model and optimizer)")  # fmt: skip
 #: An error of differences above this share of the derivative makes it useless for the check.
 USABLE = 1e-4
 
@@ -64,7 +67,8 @@ def diagnose(
         A `Report`; `print` it, or `plot`, `to_html`, `to_json`.
 
     Raises:
-        TypeError: For a class in place of an object, or data that are no tuple.
+        TypeError: For a class in place of an object, data that are no tuple, or thresholds that are
+            no `Thresholds`.
         ValueError: For arrays of different lengths, an unknown baseline, or a record of another
             network.
 
@@ -83,11 +87,10 @@ def diagnose(
     from .remedies import verify as try_them
     from .report import Report
     from .rules import decide, roots
-    from .thresholds import Thresholds
 
+    limits = limits_of(thresholds)
     case = _case(model, loss_fn, train, test, record, make_model, baseline)
     evidence = _examine(case, baseline, target)
-    limits = thresholds or Thresholds()
     findings = decide(evidence, limits)
     if verify:
         try_them(case, evidence, roots(findings))
@@ -104,6 +107,23 @@ def examine(
     return _examine(case, baseline, target)
 
 
+def limits_of(thresholds: Any) -> Thresholds:
+    """Give the thresholds, or those by default for None.
+
+    Raises:
+        TypeError: For anything else.
+    """
+    from .thresholds import Thresholds
+
+    limits = Thresholds() if thresholds is None else thresholds
+    if not isinstance(limits, Thresholds):
+        raise TypeError(
+            "thresholds must be a Thresholds, such as mg.diagnosis.Thresholds(margin=0.1), got a "
+            f"{type(limits).__name__}"
+        )
+    return limits
+
+
 def from_record(record: Any) -> Evidence:
     """Give what a record alone says (a Recorder, a Record, or the path of one).
 
@@ -115,11 +135,15 @@ def from_record(record: Any) -> Evidence:
     scored = next((s for s in reversed(seen.samples) if s.train is not None), Sample())
     found = Evidence(
         task=seen.task, metric=seen.metric, classes=seen.classes, chance=seen.chance,
-        constant=seen.constant, inputs=seen.inputs, layers=seen.layers, now=last, test=scored.test,
+        constant=seen.constant, uniform=seen.uniform, inputs=seen.inputs, layers=seen.layers,
+        now=last, test=scored.test,
     )  # fmt: skip
     if scored.train is not None:
         found.train = scored.train
-    _recorded(found, seen)
+    if _empty(seen):
+        found.not_made.append(NO_TRAINING)
+    else:
+        _recorded(found, seen)
     found.not_made.append("shallow, reference: a record holds no data")
     return found
 
@@ -142,20 +166,47 @@ def record_of(record: Any) -> Record:
     return record
 
 
+def _empty(record: Record) -> bool:
+    return not (record.samples or record.losses or record.events.steps)
+
+
+def _same_network(model: Any, record: Record) -> None:
+    """Refuse a record whose initial parameters or layers are not the model's."""
+    if not isinstance(model, Module):
+        return
+    ours: dict[str, Any] = {name: p.shape for name, p in model.named_parameters()}
+    theirs: dict[str, Any] = {name: np.shape(value) for name, value in record.initial.items()}
+    if list(theirs) == [f"parameter_{i}" for i in range(len(theirs))]:
+        theirs = {}  # of a function: names that the recorder made up
+    layers = [layer.weight for layer in record.layers if layer.weight not in ours]
+    different = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if theirs and different:
+        name = different[0]
+        there, here = (f"of shape {x[name]}" if name in x else "missing" for x in (theirs, ours))
+        raise _other(f"{name} is {there} in the record, and {here} in the model")
+    if ours and layers:
+        raise _other(f"it has a layer with {layers[0]}, which the model has not")
+
+
+def _other(why: str) -> ValueError:
+    return ValueError(
+        f"the record is of another network: {why}; give the record of this model's own training, "
+        "or none"
+    )
+
+
 def _recorded(found: Evidence, record: Record) -> None:
     """Fill in what a recorder saw, its layers in the order of ours."""
     order = [layer.weight for layer in record.layers]
-    if found.layers and order and not {x.weight for x in found.layers} & set(order):
-        raise ValueError(
-            f"the record is of another network: it has the weights {order}, this one has "
-            f"{[layer.weight for layer in found.layers]}"
-        )
+    weights = [layer.weight for layer in found.layers]
+    if weights and order and not set(weights) & set(order):
+        raise _other(f"it has layers with {', '.join(order)}, the model with {', '.join(weights)}")
     for ours, theirs in ((x, y) for x in found.layers for y in record.layers):
         sizes = [(x.units, x.fan_in, x.pieces) for x in (ours, theirs)]
         if ours.weight == theirs.weight and sizes[0] != sizes[1]:
-            raise ValueError(
-                f"the record is of another network: {ours.weight} has {theirs.units} units of "
-                f"{theirs.fan_in} inputs there, {ours.units} of {ours.fan_in} here"
+            raise _other(
+                f"{ours.weight} has {theirs.units} units of {theirs.fan_in} inputs in the record, "
+                f"and {ours.units} of {ours.fan_in} in the model"
             )
     places = [order.index(x.weight) if x.weight in order else -1 for x in found.layers]
     found.samples = [
@@ -167,6 +218,9 @@ def _recorded(found: Evidence, record: Record) -> None:
     found.init = first if first is not None and first.step == 0 else None
     found.losses, found.loss_steps = list(record.losses), list(record.loss_steps)
     found.events, found.plan = record.events, record.plan
+    rates = [s.rate for s in found.samples if s.rate > 0]
+    if rates and record.plan.options:  # after a warm-up; the first is no rate to train with
+        found.plan = replace(record.plan, options={**record.plan.options, "lr": max(rates)})
 
 
 def _case(
@@ -177,10 +231,14 @@ def _case(
         if isinstance(thing, type) or not callable(thing):
             what = f"the class {thing.__name__}" if isinstance(thing, type) else repr(thing)
             raise TypeError(f"{name} must be a module or a function, got {what}")
-    if make_model is not None and not callable(make_model):
-        raise TypeError(f"make_model must be a function of depth and activation, got {make_model}")
+    if make_model is not None:
+        variants.check_maker(make_model)
     seconds = variants.budget(baseline)
-    seen = None if record is None else record_of(record)
+    seen, unrecorded = None if record is None else record_of(record), ""
+    if seen is not None and _empty(seen):
+        seen, unrecorded = None, NO_TRAINING
+    elif seen is not None:
+        _same_network(model, seen)
     inputs, target = pair(train, "train", model)
     tested = None if test is None else pair(test, "test", model)
     if tested is not None and len(tested[0]) != len(inputs):
@@ -189,7 +247,7 @@ def _case(
     start, why = _start(copy, seen)
     return variants.Case(
         model=copy, start=start, no_start=why, loss_fn=loss_fn, inputs=inputs, target=target,
-        test=tested, record=seen, make_model=make_model, seconds=seconds,
+        test=tested, record=seen, unrecorded=unrecorded, make_model=make_model, seconds=seconds,
     )  # fmt: skip
 
 
@@ -214,11 +272,13 @@ def _start(model: Any, record: Record | None) -> tuple[Any, str]:
 def _examine(case: variants.Case, baseline: Any, target: float) -> Evidence:
     """Measure the case, and make the comparisons."""
     found = Evidence(target=target)
+    if case.unrecorded:
+        found.not_made.append(case.unrecorded)
     output = first_output(case.model, case.inputs)
     found.inputs = describe(case.model, case.inputs, case.target, output)
     reason = _impossible(output, case.target)
     case.problem = known = problem(None if reason else case.loss_fn, output, case.target)
-    for name in ("task", "metric", "classes", "chance", "constant"):
+    for name in ("task", "metric", "classes", "chance", "constant", "uniform"):
         setattr(found, name, getattr(known, name))
     loss_fn = None if reason else case.loss_fn
     if reason:

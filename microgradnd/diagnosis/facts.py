@@ -48,8 +48,11 @@ class Facts:
 
     @cached_property
     def spread(self) -> float:
-        """One standard deviation of the metric of guessing."""
-        p, n = self.e.chance, self.e.train.n
+        """One standard deviation of the training metric of guessing."""
+        return self._spread(self.e.train.n)
+
+    def _spread(self, n: int) -> float:
+        p = self.e.chance
         counted = self.e.metric == "accuracy" and n > 0 and 0 <= p <= 1
         return sqrt(p * (1 - p) / n) if counted else 0.0
 
@@ -59,7 +62,9 @@ class Facts:
         return self._guessing(self.spread)
 
     def _guessing(self, spread: float) -> float:
-        return self.e.chance + max(self.t.chance_sds * spread, 0.0 if spread else self.t.margin)
+        # With few examples, or a rare class, the deviations would reach beyond 1.
+        most = (1.0 - self.e.chance) / 2 if spread else self.t.margin
+        return self.e.chance + (min(self.t.chance_sds * spread, most) if spread else most)
 
     @cached_property
     def nonfinite(self) -> bool:
@@ -130,10 +135,18 @@ class Facts:
         reference = self.e.compared("reference")
         if reference is None or not reference.complete:
             return False
-        held = reference.test
+        held, own = reference.test, self.e.test
+        if own is not None and own.metric > self._guessing(self._spread(own.n)):
+            return False
         if held is None or held.n < self.t.enough:
             return reference.train.metric <= self.guessing
-        return held.metric <= self._guessing(self.spread * sqrt(self.e.train.n / held.n))
+        return held.metric <= self._guessing(self._spread(held.n))
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether the network fits what it was trained on, where nobody can say what is bad."""
+        e = self.e
+        return not self.nothing_to_learn or e.train.metric >= (e.chance + 1.0) / 2
 
     @cached_property
     def deeper_is_worse(self) -> tuple[float, Comparison] | None:
@@ -176,8 +189,9 @@ class Facts:
 
     @cached_property
     def first_loss(self) -> float:
-        """The loss before training, relative to the best constant output's."""
-        return over(self.start, self.e.constant)
+        """The loss before training, relative to that of a constant or of an even output."""
+        even = finite((self.e.constant, self.e.uniform))  # of rare classes the second is larger
+        return over(self.start, max(even, default=nan))
 
     @cached_property
     def peak(self) -> float:
@@ -204,6 +218,18 @@ class Facts:
             return nan
         step, loss = scored[-1]
         return (loss - self.e.train.loss) / fall / (1 - step / self.steps)
+
+    @cached_property
+    def falling(self) -> float:
+        """The same as `late`, of the losses of single batches where there are no others."""
+        if isfinite(self.late):
+            return self.late
+        n, seen = len(self.e.losses), self.e.losses
+        if n < 40 or not all(map(isfinite, seen)):
+            return nan
+        begin, middle, end = (mean(seen[int(a * n) : int(b * n)])
+                              for a, b in ((0.0, 0.05), (0.5, 0.65), (0.85, 1.0)))  # fmt: skip
+        return over(middle - end, begin - end) / 0.35
 
     @cached_property
     def rising(self) -> float:
@@ -311,6 +337,8 @@ class Facts:
         """The size of the first step as rate and gradient let expect it; NaN if unknown."""
         rate, init = self.rate, self.e.init
         if init is None or not rate > 0:
+            return nan
+        if not self.e.plan.optimizer:
             return nan
         plain = self.e.plan.optimizer == "SGD"  # the others make steps of the rate's size
         return middle(over(rate * (s.gradient if plain else 1.0), s.weight) for s in init.layers)

@@ -153,7 +153,7 @@ class Problem:
     """What a network is to do.
 
     Attributes:
-        task, metric, classes, chance, constant: As in `Evidence`.
+        task, metric, classes, chance, constant, uniform: As in `Evidence`.
         kind: What targets are: `"classes"` (ids), `"weights"` (one per class, one-hot), `"binary"`
             (0 and 1), `"signs"` (-1 and 1), `"numbers"`, or "".
         form: What the loss wants outputs to be: of the best constant one, the kind that it was
@@ -166,6 +166,7 @@ class Problem:
     classes: int = 0
     chance: float = nan
     constant: float = nan
+    uniform: float = nan
     kind: str = ""
     form: str = ""
     shape: tuple[int, ...] = field(default=())
@@ -250,6 +251,10 @@ def problem(loss_fn: Any, output: Any, target: Tensor) -> Problem:
     found.chance, found.classes, constants = _constants(kind, shape, host(target))
     if loss_fn is not None:
         found.constant, found.form = _least(loss_fn, constants, output, target)
+        if found.task == "classification":
+            even = np.full_like(constants[found.form], 0.0 if found.form in ("log", "logit")
+                                else 1 / max(found.classes, 1))  # fmt: skip
+            found.uniform, _ = _least(loss_fn, {found.form: even}, output, target)
     return found
 
 

@@ -549,7 +549,7 @@ class Recorder:
         if self._train is None:
             return
         self._find_problem()
-        for name in ("task", "metric", "classes", "chance", "constant"):
+        for name in ("task", "metric", "classes", "chance", "constant", "uniform"):
             setattr(record, name, getattr(self._problem, name))
         inputs, target = self._at_home(self._train)
         with _unseen(), sandbox(model):
@@ -831,7 +831,11 @@ def load(path: str | os.PathLike[str]) -> Record:
     with open(path, "rb") as file:
         data = file.read()
     try:
+        if data[:2] != b"PK":  # else NumPy would take it for a pickle, and advise to load that
+            raise ValueError("it is no .npz file")
         with np.load(BytesIO(data), allow_pickle=False) as arrays:
+            if "header" not in arrays:
+                raise ValueError("it has no header")
             header = json.loads(arrays["header"].tobytes())
             if header["format"] != FORMAT:
                 raise ValueError(f"its format is {header['format']!r:.40}")

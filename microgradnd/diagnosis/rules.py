@@ -173,7 +173,7 @@ def not_optimized(facts: Facts) -> Finding | None:
     if events is None or not events.not_optimized:
         return None
     names = events.not_optimized
-    return Finding("NOT_OPTIMIZED", FAULT, layer=names[0].rpartition(".")[0] or names[0],
+    return Finding("NOT_OPTIMIZED", _grade(facts), layer=names[0].rpartition(".")[0] or names[0],
                    evidence={"count": len(names), "parameters": names, "foreign": events.foreign},
                    threshold={"count": 0}, remedies=[_remedy("add_to_optimizer")])  # fmt: skip
 
@@ -188,7 +188,7 @@ def unreached(facts: Facts) -> Finding | None:
     if events is None or not events.unreached or facts.nonfinite:
         return None
     names = events.unreached
-    return Finding("UNREACHED", FAULT, layer=names[0].rpartition(".")[0] or names[0],
+    return Finding("UNREACHED", _grade(facts), layer=names[0].rpartition(".")[0] or names[0],
                    evidence={"count": len(names), "parameters": names},
                    threshold={"count": 0}, remedies=[_remedy("connect")])  # fmt: skip
 
@@ -220,7 +220,10 @@ def input_scale(facts: Facts) -> Finding | None:
     else:
         blame = max(finite([size, i.ratio]), default=nan) > t.input_extreme
     blame = blame and bool(facts.bad)
-    if not odd or not (blame or size > t.input_size or i.ratio > t.input_extreme):
+    # A few large numbers among standardized ones do no harm as a rule.
+    usual = max(abs(i.mean), i.std) < t.input_usual and not i.shift > t.input_size
+    large = size > t.input_size or i.ratio > t.input_extreme
+    if not odd or not (blame or (large and not usual)):
         return None
     return Finding("INPUT_SCALE", FAULT if blame else WARNING,
                    evidence={"size": size, "small": largest, "low": i.low, "high": i.high,
@@ -388,15 +391,15 @@ def _lost(facts: Facts, code: str, applies: bool, remedies: list[Remedy]) -> Fin
 
 def loss_at_init(facts: Facts) -> Finding | None:
     """The first loss is far above that of the best constant output."""
-    t, value = facts.t, facts.first_loss
-    limit = t.first_loss_regression if facts.e.task == "regression" else t.first_loss
+    t, value, i = facts.t, facts.first_loss, facts.e.inputs
+    regression = facts.e.task == "regression"
+    ends = [] if i is None else finite([abs(i.target_low), abs(i.target_high)])
+    far = regression and max(ends, default=0.0) > t.input_size
+    limit = t.first_loss_regression if regression and not far else t.first_loss
     if not value > limit:
         return None
-    i = facts.e.inputs
-    ends = [] if i is None else finite([abs(i.target_low), abs(i.target_high)])
-    far = facts.e.task == "regression" and max(ends, default=0.0) > t.input_size
     large = [_remedy("fix_targets", reason="large")] if far else []
-    return Finding("LOSS_AT_INIT", _grade(facts) if value >= t.first_loss_fault else WARNING,
+    return Finding("LOSS_AT_INIT", _grade(facts) if value >= t.first_loss_fault or far else WARNING,
                    evidence={"loss": facts.start, "constant": facts.e.constant, "relative": value},
                    threshold={"relative": limit}, confidence=_sure(value, 2 * limit),
                    remedies=[*large, _remedy("init", layer="output"),
@@ -463,7 +466,7 @@ def lr_low(facts: Facts) -> Finding | None:
                              "late": facts.late, "rate": facts.rate},
                    threshold={"ratio": t.low_ratio, "travel": t.travel, "late": t.settled},
                    confidence=0.9 if facts.late >= 2 * t.settled else 0.6,
-                   remedies=remedies[::-1] if few else remedies)  # fmt: skip
+                   remedies=remedies[:0:-1] if few else remedies)  # fmt: skip
 
 
 # -------------------------------------------------------------------------------- at the end
@@ -556,8 +559,8 @@ def train_bad(facts: Facts) -> Finding | None:
     if not facts.bad:
         return None
     reason, (value, limit) = next(iter(facts.bad.items()))
-    remedies = [*_activation("relu", "maxout"), _remedy("adaptive"), _remedy("wider"),
-                _remedy("more_steps")]  # fmt: skip
+    remedies = [*_activation("relu", "maxout"), _remedy("adaptive"), _remedy("wider")]
+    remedies.insert(0 if facts.falling > facts.t.settled else 4, _remedy("more_steps"))
     return Finding("TRAIN_BAD", FAULT,
                    evidence={"metric": facts.e.train.metric, "reason": reason, "value": value,
                              "chance": facts.e.chance, "reasons": list(facts.bad)},
@@ -569,7 +572,7 @@ def train_bad(facts: Facts) -> Finding | None:
 def _gap(facts: Facts) -> tuple[float, float] | None:
     """Give training metric minus test metric, and the same in standard deviations, if large."""
     e, t = facts.e, facts.t
-    if facts.bad or e.test is None:
+    if facts.bad or e.test is None or not facts.fits:
         return None
     gap = e.train.metric - e.test.metric
     n, m = e.train.n, e.test.n
@@ -578,7 +581,9 @@ def _gap(facts: Facts) -> tuple[float, float] | None:
         z = over(gap, sqrt(p * (1 - p) * (1 / n + 1 / m)))
     else:
         z = _log_ratio(e.test.loss, e.train.loss, n, m)
-    return (gap, z) if gap >= t.overfit_gap and z >= t.overfit_z else None
+    if not (n and m):  # of how many is unknown, and so is how far it may be chance
+        z = nan
+    return (gap, z) if gap >= t.overfit_gap and not z < t.overfit_z else None
 
 
 def _log_ratio(worse: float, better: float, n: int, m: int) -> float:
@@ -591,7 +596,7 @@ def _log_ratio(worse: float, better: float, n: int, m: int) -> float:
 def overfit(facts: Facts) -> Finding | None:
     """Good on the training set, worse on the test set."""
     e, t = facts.e, facts.t
-    if facts.bad or e.test is None:
+    if facts.bad or e.test is None or not facts.fits:
         return None
     gap = _gap(facts)
     scored = [s for s in e.samples if s.test is not None and isfinite(s.test.loss)]
@@ -604,7 +609,7 @@ def overfit(facts: Facts) -> Finding | None:
     epoch = first(best.epoch, best.step) if best is not None else nan
     # If nobody knows a better moment, or the last one was the best, there is none to stop at.
     stop = [_remedy("early_stopping", "test", epoch=epoch)] if rise > 1.0 else []
-    return Finding("OVERFIT", FAULT if gap else WARNING, side="test",
+    return Finding("OVERFIT", FAULT if gap and gap[1] == gap[1] else WARNING, side="test",
                    evidence={"train": e.train.metric, "test": e.test.metric,
                              "gap": e.train.metric - e.test.metric, "z": gap[1] if gap else nan,
                              "rise": rise, "epoch": epoch},

@@ -49,6 +49,9 @@ class Thresholds:
         "AUTOTRAINER (omega = 10), UMLAUT")
     input_small: float = _number(
         0.1, "largest input below which inputs are to blame, if scaled ones train better")
+    input_usual: float = _number(
+        3.0, "|mean| and deviation of all inputs below which some large ones are usual",
+        "standardized digits: 0 and 1, though the largest is above 10")
     input_extreme: float = _number(
         50.0, "the same, where it is to blame although nobody tried scaled inputs")
     first_loss: float = _number(
