@@ -22,6 +22,10 @@ NARROW = frozenset({"haswell", "zen"})
 #: wrong usage and for files that cannot be read.
 SEVERITY = {"ok": 0, "warning": 1, "fault": 2}
 UNUSABLE = 3
+#: The exit code if nobody reads any more, as the shell has it for SIGPIPE.
+UNREAD = 141
+#: Hidden layers of a demo, at most.
+DEEPEST = 30
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Of `info` 0, or 1 if the chosen backend fails. Of `diagnose` 0 for a healthy network, 1 for
     warnings, 2 for faults. Wrong usage is 2; of `diagnose` and `demo` it is 3, and so is a file
-    that cannot be read.
+    that cannot be read. 141 if what reads the output stops doing so (`| head`).
     """
     parser = argparse.ArgumentParser(
         prog="microgradnd", description="An autograd engine on NumPy or CuPy."
@@ -57,7 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_demo(commands)
     options = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] = options.run
-    return run(options)
+    try:
+        code = run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    return code
 
 
 def _add_diagnose(commands: Any) -> None:
@@ -81,8 +92,7 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument(
         "name", choices=("vanishing", "dying", "exploding", "overfit", "lr", "maxout")
     )
-    parser.add_argument("--depth", type=int, choices=range(1, 31), metavar="1..30",
-                        help="hidden layers")  # fmt: skip
+    parser.add_argument("--depth", type=_depth, metavar=f"1..{DEEPEST}", help="hidden layers")
     parser.add_argument(
         "--activation",
         choices=("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "maxout"),
@@ -91,6 +101,14 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("--html", metavar="FILE", help="also write a page with pictures")
     parser.add_argument("--lang", choices=("en", "zh"), default="en", help="of the report")
     parser.set_defaults(run=demo)
+
+
+def _depth(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= DEEPEST:
+        raise argparse.ArgumentTypeError(
+            f"a number of hidden layers from 1 to {DEEPEST} is wanted, got {text!r}"
+        )
+    return int(text)
 
 
 def diagnose(options: argparse.Namespace) -> int:
@@ -117,6 +135,8 @@ def demo(options: argparse.Namespace) -> int:
         report = run(options.name, options.depth, options.activation, options.backend, options.lang)
         if options.html:
             report.to_html(options.html)
+    except BrokenPipeError:  # an OSError, too
+        raise
     except (OSError, backend.BackendError) as error:
         return _unusable("demo", error)
     return 0

@@ -1,6 +1,7 @@
 """The commands `diagnose` and `demo`: what they print and write, and their exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from io import StringIO
@@ -81,6 +82,22 @@ def test_a_file_that_is_no_record_is_3_with_the_reason(kind, tmp_path, capsys):
     assert "x.npz" in seen.err and len(seen.err.splitlines()) == 1
 
 
+def test_a_picture_is_no_record(tmp_path, capsys):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    assert cli.main(["diagnose", str(path)]) == 3
+    assert capsys.readouterr().err == (f"microgradnd diagnose: error: {path} is no record of a "
+        "training (Recorder.save writes them): it is no .npz file\n")  # fmt: skip
+
+
+@pytest.mark.parametrize("depth", ["99", "0", "-1", "two", "1.5"])
+def test_a_wrong_depth_is_told_the_range(depth, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "vanishing", f"--depth={depth}"])
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(f"a number of hidden layers from 1 to 30 is wanted, got '{depth}'")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["diagnose"], ["diagnose", "x", "--lang", "de"], ["demo", "nothing"],
@@ -100,6 +117,42 @@ def test_the_command_runs_in_a_process_of_its_own(record):
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.startswith("VANISHING")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@pytest.mark.parametrize("command", ["diagnose", "demo", "info"])
+def test_who_reads_may_stop_reading(command, record):
+    arguments = {"diagnose": [str(record), "--json"], "demo": ["lr", "--depth=1"], "info": []}
+    ours, theirs = os.pipe()
+    os.close(ours)  # nobody reads
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "microgradnd", command, *arguments[command]], stdout=theirs,
+            stderr=subprocess.PIPE, text=True, check=False, timeout=60, cwd=ROOT,
+        )  # fmt: skip
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (cli.UNREAD, "")
+
+
+def test_a_record_without_data_tells_what_a_recorder_needs(tmp_path, capsys):
+    x, y = mg.data.blobs(200, seed=0)
+    data = mg.tensor(x / 5, dtype="float32"), mg.tensor(y)
+    for options, known in (({}, False), ({"train": data, "loss_fn": mg.cross_entropy}, True)):
+        mg.manual_seed(0)
+        model = mg.nn.Sequential(mg.nn.Linear(2, 16), mg.nn.ReLU(), mg.nn.Linear(16, 3))
+        optimizer = mg.optim.SGD(model.parameters(), lr=0.1)
+        recorder = mg.diagnosis.Recorder(model, optimizer, **options)
+        for _ in range(200):
+            optimizer.zero_grad()
+            mg.cross_entropy(model(data[0]), data[1]).backward()
+            optimizer.step()
+        recorder.save(tmp_path / "run.npz")
+        for lang, unknown, wanted in (("en", "the training result is not known: ", "loss_fn="),
+                                      ("zh", "还不知道", "train=")):  # fmt: skip
+            assert cli.main(["diagnose", str(tmp_path / "run.npz"), "--lang", lang]) == 0
+            told = capsys.readouterr().out
+            assert (unknown in told, wanted in told) == (not known, not known)
 
 
 # ----------------------------------------------------------------------------------------- demos

@@ -1,6 +1,7 @@
 """`diagnose` measures, compares and tries remedies, and leaves no trace."""
 
 import json
+import re
 from math import inf, isnan, log, nan
 
 import numpy as np
@@ -608,6 +609,16 @@ def test_depths_are_compared_on_the_training_set():
     assert again == good and dict(mg.random.default_generator().state) == state
     with pytest.raises(ValueError, match="at least one depth"):
         mg.diagnosis.compare_depths(make, [], mg.cross_entropy, data)
+    model = network()
+    for change, text in (
+        ({"make_model": model}, "gives a new network, got a Sequential"),
+        ({"depths": 3}, r"such as \[1, 3, 6\], got 3"),
+        ({"optimizer": mg.optim.SGD(model.parameters(), lr=0.1)}, "that makes one.*, got a SGD"),
+        ({"make_model": lambda depth: depth}, "must give a Module, gave a int"),
+    ):
+        given = {"make_model": make, "depths": [1], "loss_fn": mg.cross_entropy, "train": data}
+        with pytest.raises(TypeError, match=text):
+            mg.diagnosis.compare_depths(**given | change)
 
 
 def test_the_picture_of_depths(tmp_path):
@@ -647,6 +658,57 @@ def test_records_of_another_network_are_refused_and_layers_are_sorted(trained):
                     samples=[Sample(0, layers=record.samples[0].layers[::-1])])  # fmt: skip
     found = examine(model, mg.cross_entropy, blobs(), record=turned, baseline=None)
     assert [s.delta for s in found.init.layers] == [s.delta for s in record.samples[0].layers]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "text"),
+    [
+        ({"depth": 2, "width": 12}, "4.weight is of shape (4, 12) in the record, and of shape (12, "
+                                    "12) in the model"),
+        ({"depth": 5, "width": 12}, "8.weight is of shape (12, 12) in the record, and of shape (4, "
+                                    "12) in the model"),
+        ({"depth": 1, "outputs": 12, "width": 12}, "4.weight is missing in the record, and of"),
+    ],
+)  # fmt: skip
+def test_records_of_networks_that_share_some_shapes_are_refused(theirs, text, trained):
+    model, other = trained[0], network(**theirs)
+    initial = {name: p.detach().numpy() for name, p in other.named_parameters()}
+    with pytest.raises(ValueError, match=f"another network: {re.escape(text)}"):
+        examine(model, mg.cross_entropy, blobs(), record=Record(samples=[Sample()],
+                                                                initial=initial))  # fmt: skip
+    # Without the initial parameters (of large networks there are none) the layers tell.
+    if len(other) != 3:
+        layers = look(other, None, blobs()[0][:9])[0]
+        with pytest.raises(ValueError, match="another network"):
+            examine(model, mg.cross_entropy, blobs(), record=Record(layers, [Sample()]))
+
+
+def test_frozen_parameters_and_records_of_a_function_fit():
+    model = network()
+    model[0].requires_grad_(False)
+    optimizer = mg.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    x, y = blobs(60)
+    for watched in (model, lambda x: model(x)):
+        with mg.diagnosis.Recorder(watched, optimizer) as recorder:
+            mg.cross_entropy(watched(mg.tensor(x)), mg.tensor(y)).backward()
+            optimizer.step()
+        found = examine(model, mg.cross_entropy, (x, y), record=recorder, baseline=None)
+        assert found.events.steps == 1 and len(found.layers) == 3
+
+
+def test_a_record_that_saw_no_training_is_as_none_and_said():
+    model, data = network(), blobs(60)
+    record = mg.diagnosis.Recorder(model, mg.optim.SGD(model.parameters(), lr=0.1))
+    found = examine(model, mg.cross_entropy, data, record=record, baseline=None)
+    assert found.not_made[0] == ex.NO_TRAINING
+    found.not_made.pop(0)
+    bare = examine(model, mg.cross_entropy, data, baseline=None)
+    assert plain(found) == plain(bare) and found.events is None
+    assert from_record(record).not_made[0] == ex.NO_TRAINING and from_record(record).events is None
+    told = str(mg.diagnose(model, mg.cross_entropy, data, record=record, baseline=None))
+    assert "saw no training" in told
+    told = str(mg.diagnose(model, mg.cross_entropy, data, record=record, baseline=None, lang="zh"))
+    assert "它没有看到训练" in told
 
 
 def test_the_beginning_is_measured_on_all_examples(trained):
@@ -717,6 +779,7 @@ def test_learned_activations_are_kept_for_the_page(quick):
         ({"baseline": -1}, ValueError, "baseline must be"),
         ({"record": [1]}, TypeError, "record must be a Recorder"),
         ({"make_model": 3}, TypeError, "make_model must be a function"),
+        ({"make_model": network()}, TypeError, "gives a new network, got a Sequential"),
         ({"loss_fn": nn.CrossEntropyLoss(reduction="none")}, ValueError, "one number"),
     ],
 )  # fmt: skip
@@ -724,6 +787,13 @@ def test_mistakes_are_named_at_the_call(change, error, text):
     given = {"model": network(), "loss_fn": mg.cross_entropy, "train": blobs()} | change
     with pytest.raises(error, match=text):
         examine(**given)
+
+
+def test_thresholds_are_no_dict():
+    with pytest.raises(TypeError, match=r"Thresholds\(margin=0\.1\), got a dict"):
+        mg.diagnose(network(), mg.cross_entropy, blobs(), thresholds={"margin": 0.1})
+    with pytest.raises(TypeError, match="must be a Thresholds"):
+        mg.diagnosis.diagnose_arrays(train=0.5, thresholds={})
 
 
 def test_a_model_that_raises_gets_a_note():
@@ -823,3 +893,11 @@ def test_models_on_a_device(quick):
         assert json.dumps(plain(found)) == json.dumps(plain(other))
         assert {c.what for c in found.comparisons} >= {"shallow", "reference"}
         assert all(p.backend is DEVICE for p in model.parameters())
+
+
+def test_test_targets_out_of_range_are_said_and_the_training_set_is_judged():
+    x, y = blobs()
+    model = network(1)
+    found = examine(model, mg.cross_entropy, (x, y), (x, y + 20), baseline=None)
+    assert found.test is None and np.isfinite(found.train.metric)
+    assert any(text.startswith("test set: targets of") for text in found.not_made)

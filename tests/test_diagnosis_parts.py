@@ -1,6 +1,7 @@
 """The parts of the diagnosis on their own, each against a computation that does not use it."""
 
 import itertools
+import re
 from math import comb, log10
 
 import numpy as np
@@ -299,6 +300,21 @@ def test_units_that_are_constant_go_into_the_next_bias():
     assert last.weight.tolist() == [[2.0]] and last.bias.tolist() == [0.5 + 3 * 6]
 
 
+def test_of_a_batch_one_example_is_wanted(rng):
+    net = deep(mg.relu, 1)
+    x = rng.standard_normal((2, 5))
+    assert active_subnetwork(net, x[0]).layers
+    for several in (x, x[:1]):
+        shape = re.escape(str(several.shape))
+        with pytest.raises(ValueError, match=rf"one example is wanted, .* of shape {shape}; .* x"):
+            active_subnetwork(net, several)
+    flat = nn.Sequential(nn.Flatten(), *net)
+    assert active_subnetwork(flat, x[0].reshape(1, 5)).layers  # an image is one example
+    with pytest.raises(ValueError) as caught:
+        active_subnetwork(flat, x)
+    assert "x was taken as one example of shape (2, 5)" in caught.value.__notes__[-1]
+
+
 def test_a_branch_is_refused():
     with pytest.raises(ValueError, match=r"add joins or leaves a branch \(after second\)"):
         active_subnetwork(Residual(), [1.0, 2.0])
@@ -400,6 +416,10 @@ def test_explain_says_what_it_wants(batch):
         explain(net(batch[0]).sum(), "9.weight", net)
     with pytest.raises(RuntimeError, match="requires a gradient"):
         explain(mg.tensor(1.0), "0.weight", net)
+    with pytest.raises(TypeError, match=r"'0\.weight' is a name, and model= is wanted"):
+        explain(net(batch[0]).sum(), "0.weight")
+    with pytest.raises(TypeError, match=r"a parameter .* is wanted, got a Linear"):
+        explain(net(batch[0]).sum(), net[0])
 
 
 # ------------------------------------------------------------------------------------ sensitivity
@@ -485,6 +505,15 @@ def test_sensitivity_takes_weights_in_several_ways(batch):
         sensitivity(net, mg.cross_entropy, x, y, "0.weight", 1)
     with pytest.raises(ValueError, match="say which"):
         sensitivity(net, mg.cross_entropy, x, y, index=1)
+    for index in ((8, 0), (0, 5), (-9, 0), (0, -6), (100, 2)):
+        with pytest.raises(IndexError, match=r"0\.weight has the shape \(8, 5\), .* index \("):
+            sensitivity(net, mg.cross_entropy, x, y, "0.weight", index)
+    assert sensitivity(net, mg.cross_entropy, x, y, "0.weight", (-8, -1)).weights[0].index == [0, 4]
+    again = sensitivity(net, mg.cross_entropy, x, y, "0.weight", all_of_it.weights[0].index * 2)
+    assert again.weights[0].index == all_of_it.weights[0].index * 2  # a list, as a Weight has it
+    for eps in (0, 0.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"eps={eps} changes no weight; a small number"):
+            sensitivity(net, mg.cross_entropy, x, y, eps=eps)
     with pytest.raises(TypeError, match="Module"):
         sensitivity(mg.tanh, mg.cross_entropy, x, y)
 

@@ -595,8 +595,9 @@ def test_a_file_that_is_something_else(tmp_path):
     ):  # fmt: skip
         with open(path, "wb") as file:
             write(file)
-        with pytest.raises(ValueError, match="is no record of a training"):
+        with pytest.raises(ValueError, match="is no record of a training") as caught:
             load(path)
+        assert "pickled data" not in str(caught.value)  # to load a pickle is bad advice
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "absent")
 

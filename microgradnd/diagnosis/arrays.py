@@ -13,10 +13,11 @@ from ..registry import REGISTRY
 from ..transforms import vjp
 from .evidence import Evidence, Layer, LayerState, Plan, Sample, Score
 from .observe import Seen, Tally, alike, rms
-from .rules import Thresholds, decide
+from .rules import decide
 
 if TYPE_CHECKING:
     from .report import Report
+    from .thresholds import Thresholds
 
 __all__ = ["diagnose_arrays"]
 
@@ -76,6 +77,7 @@ def diagnose_arrays(
         A `Report`.
 
     Raises:
+        TypeError: If `thresholds` are no `Thresholds`.
         ValueError: If a part has an unknown name, or lists differ in length.
 
     Example:
@@ -85,6 +87,7 @@ def diagnose_arrays(
         >>> report.findings[0].code
         'VANISHING'
     """
+    from .examination import limits_of
     from .report import Report  # it draws, and is not needed for the numbers
 
     kind = "classification" if classes > 1 else "regression"
@@ -109,7 +112,7 @@ def diagnose_arrays(
     if now:
         evidence.now = Sample(steps or len(losses), layers=_states(layers, parts[1]))
     evidence.samples += _samples(evidence, metrics, train_losses, test_losses)
-    limits = thresholds or Thresholds()
+    limits = limits_of(thresholds)
     return Report(decide(evidence, limits), evidence, limits, lang)
 
 

@@ -118,11 +118,12 @@ def explain(loss: Tensor, parameter: Any, model: Any = None) -> Chain:
     Args:
         loss: A scalar on the tape.
         parameter: A Tensor, or the dotted name of a parameter of the model.
-        model: Gives the layers their names.
+        model: Gives the layers their names; wanted for a parameter's name.
 
     Raises:
         KeyError: If the model has no parameter of that name.
         RuntimeError: If the graph was freed, or nothing in it requires a gradient.
+        TypeError: If the parameter is neither a Tensor nor a name, or a name without a model.
         ValueError: If the loss is not a single number.
 
     Example:
@@ -142,9 +143,19 @@ def explain(loss: Tensor, parameter: Any, model: Any = None) -> Chain:
         raise ValueError(f"explain: the loss is one number on the tape, got {loss!r}")
     names = dict(model.named_parameters()) if model is not None else {}
     if isinstance(parameter, str):
+        if model is None:
+            raise TypeError(
+                f"explain: {parameter!r} is a name, and model= is wanted to look it up: "
+                f"explain(loss, {parameter!r}, model=model)"
+            )
         if parameter not in names:
             raise KeyError(f"explain: the model has no parameter {parameter!r}; it has {[*names]}")
         name, parameter = parameter, names[parameter]
+    elif not isinstance(parameter, Tensor):
+        raise TypeError(
+            "explain: a parameter (a Tensor, or its name with model=) is wanted, got a "
+            f"{type(parameter).__name__}"
+        )
     else:
         name = next((n for n, p in names.items() if p is parameter),
                     f"the parameter of shape {parameter.shape}")  # fmt: skip

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import dropwhile
-from math import log10, sqrt
+from math import isfinite, log10, sqrt
+from operator import index as whole
 from typing import Any
 
 import numpy as np
@@ -144,15 +145,17 @@ def sensitivity(
         x: Inputs (N, ...), or a tuple of them.
         y: Targets (N, ...).
         parameter: A parameter or its dotted name; None draws weights from all.
-        index: Of the weight within the parameter, a tuple, or a number if it has one axis; None
-            takes all, or draws some.
-        eps: What is added to the weight.
+        index: Of the weight within the parameter, a tuple, or a number if it has one axis, counted
+            as NumPy does; None takes all, or draws some.
+        eps: What is added to the weight, not 0.
         count: How many weights are tried.
         seed: Of the draw.
 
     Raises:
+        IndexError: If the parameter has no weight at that index.
         KeyError: If the model has no such parameter.
         TypeError: If the model is no Module.
+        ValueError: If eps is 0 or not finite, or for an index without a parameter.
 
     Example:
         >>> import microgradnd as mg
@@ -166,6 +169,10 @@ def sensitivity(
     """
     if not isinstance(model, Module):
         raise TypeError(f"sensitivity: a Module is wanted, got {type(model).__name__}")
+    if not eps or not isfinite(eps):
+        raise ValueError(
+            f"sensitivity: eps={eps} changes no weight; a small number such as 1e-3 is wanted"
+        )
     inputs, target = pair((*(x if isinstance(x, tuple) else (x,)), y), "(x, y)", model)
     names: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.size}
     chosen = _choose(names, parameter, index, count, seed)
@@ -198,10 +205,14 @@ def _choose(
                            f"{[*names]}")  # fmt: skip
         names = {found[0]: names[found[0]]}
         if index is not None:
-            spot = index if isinstance(index, tuple) else (index,)
+            spot = tuple(map(whole, index if isinstance(index, (tuple, list)) else (index,)))
             shape = names[found[0]].shape
-            if len(spot) != len(shape):
-                raise IndexError(f"sensitivity: {found[0]} has the shape {shape}, got index {spot}")
+            fits = len(spot) == len(shape)
+            if not fits or not all(-n <= i < n for i, n in zip(spot, shape, strict=True)):
+                raise IndexError(
+                    f"sensitivity: {found[0]} has the shape {shape}, which the index {spot} is out "
+                    f"of; {len(shape)} numbers are wanted, each below the size of its axis"
+                )
             return [(found[0], tuple(i % n for i, n in zip(spot, shape, strict=True)))]
     elif index is not None:
         raise ValueError("sensitivity: an index is one of a parameter; say which")

@@ -383,7 +383,8 @@ def active_subnetwork(model: Any, x: Any) -> Thin:
         x: One example (features, ...).
 
     Raises:
-        ValueError: If the network has branches, or an operation that is not linear in pieces.
+        ValueError: If the network has branches, or an operation that is not linear in pieces; for
+            several examples.
 
     Example:
         >>> import microgradnd as mg
@@ -393,7 +394,12 @@ def active_subnetwork(model: Any, x: Any) -> Thin:
         >>> mg.allclose(thin.matrix @ x.numpy() + thin.bias, net(x[None]).detach(), atol=1e-6)
         True
     """
-    return _Chain(Follower(model, "active_subnetwork"), host(raw(x))).thin
+    x = np.asarray(host(raw(x)))
+    try:
+        return _Chain(Follower(model, "active_subnetwork"), x).thin
+    except ValueError as error:
+        error.add_note(f"active_subnetwork: x was taken as one example of shape {x.shape}")
+        raise
 
 
 class _Chain:
@@ -403,7 +409,7 @@ class _Chain:
     """
 
     def __init__(self, follower: Follower, x: Any):
-        n = x.size
+        n, self.shape = x.size, x.shape
         self.follower, self.layers = follower, list[ThinLayer]()
         self.kept, self.fixed = np.arange(n), np.zeros(n)
         self.rows, self.bias = np.eye(n), np.zeros(n)
@@ -426,6 +432,11 @@ class _Chain:
         if len(of_data) > 1 or self.last not in (None, x._node):
             raise self._refused(f"{op.name} joins or leaves a branch")
         self.last = node
+        if op.name in ("linear", "matmul") and x.ndim > 2:
+            raise ValueError(
+                f"active_subnetwork: one example is wanted, and {op.name} got several rows of what "
+                f"was given, of shape {self.shape}; of a batch give one example, x[0]"
+            )
         if op.name in ("linear", "matmul") and of_data == [0] and x.ndim == 2:
             weight = host(raw(operands[1]))
             bias = host(raw(operands[2])) if len(operands) > 2 and operands[2] is not None else 0.0

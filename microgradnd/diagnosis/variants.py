@@ -57,6 +57,7 @@ class Case:
 
     Attributes:
         model, start: Copies: as trained, and with its initial weights (None: `no_start` says why).
+        unrecorded: Why a record that was given is not used, as text.
         loss_fn, inputs, target, test, make_model: As given to `diagnose`; Tensors.
         record: What was recorded, or None.
         seconds: For comparisons, 0 for none.
@@ -72,6 +73,7 @@ class Case:
     target: Tensor
     test: tuple[tuple[Tensor, ...], Tensor] | None = None
     record: Record | None = None
+    unrecorded: str = ""
     make_model: Any = None
     seconds: float = AUTO
     problem: Problem = field(default_factory=Problem)
@@ -163,6 +165,19 @@ def budget(baseline: Any) -> float:
             f"Comparison, got {baseline!r}"
         )
     return float(baseline)
+
+
+def check_maker(make_model: Any) -> None:
+    """Refuse what makes no models.
+
+    Raises:
+        TypeError: If it is a network itself, or no function.
+    """
+    if isinstance(make_model, Module) or not callable(make_model):
+        raise TypeError(
+            "make_model must be a function make_model(depth, activation) that gives a new network, "
+            f"got a {type(make_model).__name__}"
+        )
 
 
 def compare(case: Case, found: Evidence, baseline: Any) -> None:
@@ -707,6 +722,10 @@ def compare_depths(
     Returns:
         A `Depths`. The default generator stays as it is.
 
+    Raises:
+        TypeError: For a network, an optimizer or a single depth in place of what makes them.
+        ValueError: Without a depth.
+
     Example:
         >>> import microgradnd as mg
         >>> def make(depth):
@@ -719,10 +738,26 @@ def compare_depths(
         >>> mg.diagnosis.compare_depths(make, [1, 6], mg.cross_entropy, data, optimizer=sgd).worse
         [6]
     """
+    check_maker(make_model)
+    if isinstance(depths, str) or not isinstance(depths, Iterable):
+        raise TypeError(
+            "compare_depths: depths must be numbers of hidden layers, such as [1, 3, 6], got "
+            f"{depths!r}"
+        )
+    if optimizer is not None and not callable(optimizer):
+        raise TypeError(
+            "compare_depths: each network needs an optimizer of its own; optimizer must be a "
+            "function that makes one, such as lambda parameters: mg.optim.SGD(parameters, lr=0.1), "
+            f"got a {type(optimizer).__name__}"
+        )
     rows, known = [], Problem()
     for depth in depths:
         with sandbox(seed=seed):
             model = make_model(depth) if activation is None else make_model(depth, activation)
+        if not isinstance(model, Module):
+            raise TypeError(
+                f"compare_depths: make_model must give a Module, gave a {type(model).__name__}"
+            )
         inputs, target = pair(train, "train", model)
         known = problem(loss_fn, first_output(model, inputs), target)
         case = Case(model, None, "", loss_fn, inputs, target, problem=known, seconds=inf)
