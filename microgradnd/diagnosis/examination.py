@@ -284,6 +284,10 @@ def _examine(case: variants.Case, baseline: Any, target: float) -> Evidence:
     if reason:
         found.not_made.append(f"loss, gradient, comparisons: {reason}")
     found.train = known.score(case.model, loss_fn, case.inputs, case.target)
+    unfit = "" if case.test is None else _impossible(output, case.test[1])
+    if unfit:  # without scores on it the training result is still worth a verdict
+        found.not_made.append(f"test set: {unfit}")
+        case.test = None
     if case.test is not None:
         found.test = known.score(case.model, loss_fn, *case.test)
     found.layers, found.now = _look(case, case.model, loss_fn)
