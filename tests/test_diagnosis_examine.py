@@ -901,3 +901,17 @@ def test_test_targets_out_of_range_are_said_and_the_training_set_is_judged():
     found = examine(model, mg.cross_entropy, (x, y), (x, y + 20), baseline=None)
     assert found.test is None and np.isfinite(found.train.metric)
     assert any(text.startswith("test set: targets of") for text in found.not_made)
+
+
+def test_the_gradient_of_a_loss_near_zero_is_not_called_wrong():
+    x, y = blobs(n=60, classes=3, noise=0.05)
+    model = network(2, width=32, outputs=3)
+    adam = mg.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(300):
+        adam.zero_grad()
+        loss = mg.cross_entropy(model(mg.tensor(x)), mg.tensor(y))
+        loss.backward()
+        adam.step()
+    assert loss.item() < 1e-5
+    found = examine(model, mg.cross_entropy, (x, y), baseline=None)
+    assert not found.check.worst > 1e-3

@@ -869,3 +869,24 @@ def test_a_loss_that_still_falls_wants_more_steps_first():
 def test_steps_of_a_good_size_are_not_made_larger():
     (finding,) = [f for f in decide(few_steps(True)) if f.code == "LR_LOW"]
     assert [r.key for r in finding.remedies] == ["more_steps", "adaptive"]
+
+
+def test_one_weight_is_too_few_to_convict_a_gradient():
+    e = grad_mismatch(True)
+    e.check.checked = int(T.few_checks) - 1
+    assert "GRAD_MISMATCH" not in codes(e)
+
+
+def test_a_loss_that_nobody_saw_at_first_did_not_rise():
+    e = bad()
+    e.init, e.samples, e.losses, e.loss_steps = None, [], [], []
+    e.train.loss = 1.2 * e.constant
+    assert "LR_HIGH" not in codes(e)
+
+
+def test_the_lower_rate_to_try_fits_the_size_of_the_steps():
+    e = every(bad(), update=5.4)
+    e.plan.options = {"lr": 50.0}
+    (rate,) = [r.details["rate"] for f in decide(e) if f.code == "LR_HIGH" for r in f.remedies
+               if r.key == "lower_rate"]  # fmt: skip
+    assert rate == pytest.approx(0.05)

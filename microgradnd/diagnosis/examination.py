@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from importlib import import_module
-from math import nan
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -302,7 +302,10 @@ def _examine(case: variants.Case, baseline: Any, target: float) -> Evidence:
             found.init = replace(found.init, layers=seen.layers, loss=loss, examples=seen.examples)
     if reason:
         return found
-    found.check = gradient_check(case.model, case.loss_fn, case.inputs, case.target)
+    # With the initial weights, where they are known: a loss that is nearly 0 is mostly rounding.
+    started = case.model if case.start is None else case.start
+    found.check = gradient_check(started, case.loss_fn, case.inputs, case.target,
+                                 unit=abs(known.constant))  # fmt: skip
     case.evidence = found
     variants.compare(case, found, baseline)
     return found
@@ -336,11 +339,14 @@ def _impossible(output: Any, target: Tensor) -> str:
 # ---------------------------------------------------------------------------- gradient check
 
 
-def gradient_check(model: Any, loss_fn: Any, inputs: Any, target: Any, seed: int = 0) -> Check:
+def gradient_check(
+    model: Any, loss_fn: Any, inputs: Any, target: Any, seed: int = 0, unit: float = 0.0
+) -> Check:
     r"""Compare autograd with :math:`(L(w + h) - L(w - h)) / 2h` at single weights, in float64.
 
     Weights are drawn from all parameters in turn. One is left out whose difference says nothing: it
-    is too small beside rounding, two step sizes disagree, or there is a kink.
+    is too small beside rounding, two step sizes disagree, or there is a kink. `unit` is a loss of
+    usual size, whose rounding a loss near 0 still has.
     """
     if not isinstance(model, Module):
         return Check()
@@ -355,12 +361,12 @@ def gradient_check(model: Any, loss_fn: Any, inputs: Any, target: Any, seed: int
             copy.requires_grad_()
             xs = tuple(x.astype("float64") if x.dtype.kind == "f" else x for x in xs)
             y = y.astype("float64") if y.dtype.kind == "f" else y
-            return _compare(copy, lambda: loss_fn(copy(*xs), y), seed)
+            return _compare(copy, lambda: loss_fn(copy(*xs), y), seed, unit)
     except (TypeError, ValueError):  # something that takes no float64
         return Check()
 
 
-def _compare(model: Any, loss: Any, seed: int) -> Check:
+def _compare(model: Any, loss: Any, seed: int, unit: float) -> Check:
     def value() -> float:
         manual_seed(seed)  # a loss that draws numbers draws the same ones
         with no_grad():
@@ -379,7 +385,7 @@ def _compare(model: Any, loss: Any, seed: int) -> Check:
         name, p = named[number]
         g = gradients[number]
         slope = float(host(g).reshape(-1)[place])
-        numeric = _difference(p, place, value)
+        numeric = _difference(p, place, value, unit)
         if numeric is None:
             continue
         size = max(abs(slope), abs(numeric))
@@ -405,7 +411,7 @@ def _places(gradients: list[Any], named: list[Any], seed: int) -> list[tuple[int
     return chosen
 
 
-def _difference(p: Tensor, place: int, value: Any) -> float | None:
+def _difference(p: Tensor, place: int, value: Any, unit: float = 0.0) -> float | None:
     """Differentiate numerically by one weight; None if the result would not be worth anything."""
     before = p.detach().clone()
     spot = tuple(np.unravel_index(place, p.shape)) if p.ndim else ()
@@ -426,7 +432,8 @@ def _difference(p: Tensor, place: int, value: Any) -> float | None:
     ups, downs = zip(*((at(s), at(-s)) for s in (h, h / 2)), strict=True)
     whole, half = (ups[0] - downs[0]) / (2 * h), (ups[1] - downs[1]) / h
     slope = half + (half - whole) / 3
-    noise = 1e-15 * abs(middle) / h
+    # A loss near 0 is a difference of numbers of the size that losses have (`unit`) at first.
+    noise = 1e-15 * max(abs(middle), unit if isfinite(unit) else 0.0) / h
     bends = [abs(u - 2 * middle + d) / s for u, d, s in zip(ups, downs, (h, h / 2), strict=True)]
     kink = bends[1] > 0.75 * bends[0] and bends[1] > USABLE * abs(slope) + noise
     doubt = abs(half - whole) + noise

@@ -121,7 +121,7 @@ def targets(facts: Facts) -> Finding | None:
 def grad_mismatch(facts: Facts) -> Finding | None:
     """Autograd's gradient differs from finite differences."""
     check, limit = facts.e.check, facts.t.gradient_error
-    if check is None or not check.checked or not check.worst > limit:
+    if check is None or not check.checked >= facts.t.few_checks or not check.worst > limit:
         return None
     return Finding("GRAD_MISMATCH", FAULT,
                    evidence={"error": check.worst, "parameter": check.parameter,
@@ -417,8 +417,9 @@ def _signs_of_high_rate(facts: Facts) -> dict[str, tuple[float, float]]:
         "ratio": (facts.ratio, t.high_ratio),
         "rising": (facts.rising, t.rising),
         "lost": (facts.lost, t.margin),
-        "end": (over(facts.end, max(finite((facts.start, facts.base)), default=nan)), 1.05),
     }
+    if isfinite(facts.start):
+        signs["end"] = (over(facts.end, max(finite((facts.start, facts.base)))), 1.05)
     for what, limit in (("dead", t.dead), ("saturated", t.saturated)):
         before, now = facts.worst(facts.began, what)[0], facts.worst(e.now, what)[0]
         if before < limit / 2:
@@ -442,7 +443,9 @@ def lr_high(facts: Facts) -> Finding | None:
 
 
 def _lower(facts: Facts) -> float:
-    return facts.rate / 10
+    """Give the rate, divided by the power of ten that brings steps to about 3e-3 of the weights."""
+    powers = round(log10(facts.ratio / 3e-3)) if 0 < facts.ratio < inf else 1
+    return float(facts.rate * 10.0 ** -max(powers, 1))
 
 
 def _higher(facts: Facts) -> float:

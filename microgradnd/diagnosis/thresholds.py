@@ -44,6 +44,8 @@ class Thresholds:
     gradient_error: float = _number(
         1e-3, "relative difference of autograd and finite differences in float64",
         "truncation error of central differences is below 1e-6")
+    few_checks: float = _number(
+        3.0, "weights that must have been checked before a gradient is called wrong")
     input_size: float = _number(
         10.0, "largest input, or largest mean of a feature in its standard deviations",
         "AUTOTRAINER (omega = 10), UMLAUT")
