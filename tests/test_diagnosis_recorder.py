@@ -563,6 +563,22 @@ def test_resumed_as_if_it_had_never_stopped(tmp_path):
     assert all(np.array_equal(resumed.initial[n], whole.initial[n]) for n in whole.initial)
 
 
+def test_a_resumed_run_looks_closely_again_and_watches_nothing_afterwards(tmp_path):
+    path = tmp_path / "run.safetensors"
+
+    def run(epochs, resume=None):
+        model = network()
+        sgd = optim.SGD(model.parameters(), lr=0.01)
+        record = Recorder(model, sgd)
+        fit(model, sgd, [record, mg.train.Checkpoint(path)], epochs, resume=resume)
+        return record.record
+
+    run(2)
+    seen = run(30, resume=path)  # further than to the next of the steps that are looked at
+    assert len([s for s in seen.samples if s.layers]) == 3
+    assert MODE.get().watch is None
+
+
 # ----------------------------------------------------------------------------------------- the file
 
 

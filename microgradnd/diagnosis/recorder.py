@@ -311,6 +311,12 @@ class Recorder:
         if isinstance(self.model, Module) and not self._before_call:
             self._before_call.append(self.model.register_forward_pre_hook(AtCall(self)))
 
+    def _look_no_more(self) -> None:
+        """End a close look."""
+        _remove(self._before_call)
+        self._before_call.clear()
+        self._close = False
+
     def _on_call(self) -> None:
         """Before a forward pass; the outermost call counts, if the model calls itself."""
         inside = self._inside
@@ -322,6 +328,7 @@ class Recorder:
         self._collect()
         self._watcher.names = {p._node.serial: name for name, p in self._named().items()
                                if p._node is not None}  # fmt: skip
+        self._unwatch()  # of a forward pass whose end nobody told
         mode = MODE.get()
         self._watcher.outer, inside.watching = mode.watch, True
         MODE.set(mode.but(watch=self._watcher))
@@ -471,9 +478,7 @@ class Recorder:
             self._waiting.append((step, self._loss))
         if self._close:
             self._sample(step)
-            _remove(self._before_call)
-            self._before_call.clear()
-            self._close = False
+            self._look_no_more()
         for key, noisy in list(self._pending.items()):
             # What backward did not reach, and what was computed before it: an evaluation.
             if key[0] < self._root:
@@ -815,7 +820,8 @@ class Recorder:
         self._batches = Counter({rows: count for rows, count in state["batches"]})
         known = state["unreached"]
         self._unreached = None if known is None else set(known)
-        self._close, self._called = False, bool(self._batches)
+        self._look_no_more()
+        self._called = bool(self._batches)
         self._prepare()
         if self._started and self._train is not None and self._problem is None:
             self._find_problem()

@@ -377,7 +377,7 @@ def init_scale(facts: Facts) -> Finding | None:
 def _lost(facts: Facts, code: str, applies: bool, remedies: list[Remedy]) -> Finding | None:
     t = facts.t
     decay, slope, ends = facts.decay
-    if not applies or not decay >= t.vanish_likely:
+    if not applies or not decay >= (t.vanish_likely if facts.bad else t.vanish):
         return None
     names = _names(facts)
     return Finding(code, _grade(facts), layer=ends[0],
@@ -609,7 +609,10 @@ def overfit(facts: Facts) -> Finding | None:
     rose = rise > t.overfit_loss and over(e.test.loss - least, facts.base) > t.overfit_rise
     if gap is None and not rose:
         return None
-    epoch = first(best.epoch, best.step) if best is not None else nan
+    epoch = nan
+    if best is not None:
+        each = over(e.train.n, e.plan.batch)  # steps of an epoch
+        epoch = first(best.epoch, round(over(best.step, each), 1))
     # If nobody knows a better moment, or the last one was the best, there is none to stop at.
     stop = [_remedy("early_stopping", "test", epoch=epoch)] if rise > 1.0 else []
     return Finding("OVERFIT", FAULT if gap and gap[1] == gap[1] else WARNING, side="test",
