@@ -6,13 +6,16 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from diagnosis_samples import bare, empty, healthy, hostile, overfit, vanishing
 
-from microgradnd.diagnosis.page import PANELS
+import microgradnd
+from microgradnd.diagnosis.page import NARROW, PANELS
 from microgradnd.diagnosis.report import Report
 from microgradnd.diagnosis.rules import decide
+from microgradnd.diagnosis.series import LAYERS
 
 SAMPLES = {make.__name__: make for make in (healthy, vanishing, overfit, bare, empty, hostile)}
 EXTRAS = {
@@ -70,7 +73,7 @@ class Reader(HTMLParser):
 def test_the_page_is_whole_and_needs_nothing_else(name, lang):
     found = Reader(page(name, lang, EXTRAS if name == "vanishing" else None))
     assert found.open == []
-    assert [i for i in found.ids if i in PANELS] == list(PANELS)
+    assert sorted(i for i in found.ids if i in PANELS) == sorted(PANELS)
     assert not {"script", "link", "img", "iframe", "object", "embed"} & set(found.tags)
     assert not [a for a in found.attributes if a[0] in ("src", "href") or a[0].startswith("on")]
     policy = dict(found.attributes).get("content") or ""
@@ -85,7 +88,7 @@ def test_names_are_escaped_wherever_they_stand():
 
 def test_what_is_missing_is_said():
     found = page("empty")
-    missing = re.findall(r'<section class="panel" id="(\w+)">(?:(?!</section>).)*not recorded',
+    missing = re.findall(r'<section class="panel" id="(\w+)"[^>]*>(?:(?!</section>).)*not recorded',
                          found, re.S)  # fmt: skip
     assert {"curves", "flow", "histograms", "shares", "updates", "sensitivity", "shapes"} <= {
         *missing}  # fmt: skip
@@ -100,6 +103,41 @@ def test_the_path_lights_what_was_asked():
     assert lit("healthy") == ["lit", "lit", "", "lit", "lit"]
     assert lit("vanishing") == ["lit", "lit stop", "lit stop", "", ""]
     assert lit("overfit") == ["lit", "lit", "", "lit stop", ""]
+
+
+def test_an_answer_no_has_no_number_beyond_its_limit():
+    e = healthy()
+    e.train.metric = 0.2  # bad, though steps have a good size
+    found = Report(decide(e), e)
+    assert found.bad
+    answers = [a for a in found.path if a.outcome == "no" and a.limit and a.value == a.value]
+    low = {"TRAIN_BAD", "LR_LOW"}
+    wrong = [a for a in answers if (a.value < a.limit) == (a.codes[0] in low)]
+    shown = re.search(r'<ol class="tree">(.*?)</section>', found.to_html(), re.S)[1]
+    lines = re.findall(r'<li class="no">.*?</li>', shown, re.S)
+    told = [line for line in lines if re.search(r'class="n">[^<]', line)]
+    assert len(told) == len(answers) - len(wrong)
+
+
+def test_what_cannot_be_is_not_called_unrecorded():
+    text = Reader(page("healthy")).text
+    assert "The network has no Maxout or PReLU" in text
+    e = healthy()
+    for sample in (e.init, e.now):
+        for layer in sample.layers:
+            layer.dead = layer.zeros = layer.saturated = 0.0
+    text = Reader(Report([], e).to_html()).text
+    assert "None dead, none zero, none saturated" in text
+
+
+def test_each_layer_has_a_colour_and_a_name():
+    e = healthy(depth=40)
+    keys = re.search(r'id="updates".*?<div class="key">(.*?)</div>', Report([], e).to_html(), re.S)
+    css, names = zip(*re.findall(r'<i class="(\S+)"></i>(.*?)</span>', keys[1]), strict=True)
+    assert len(set(css)) == len(set(names)) == LAYERS
+    style = (Path(microgradnd.diagnosis.__file__).parent / "page.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"\.(c-l\d+) \{ color: (.*?); \}", style))
+    assert set(css) <= set(colours) and len(set(colours.values())) == LAYERS
 
 
 def test_panels_show_their_numbers():
@@ -172,7 +210,15 @@ def test_a_browser_draws_every_panel_and_shows_the_verdict_at_once(name, lang, w
     found = drawn(page(name, lang, EXTRAS), tmp_path, width)
     assert found["errors"] == [] and found["requests"] == []
     assert found["title"] != "broken"
-    assert list(found["panels"]) == list(PANELS)
+    assert sorted(found["panels"]) == sorted(PANELS)
+    columns = {}
+    for name in NARROW:
+        left, _, _, bottom = found["panels"][name]["box"]
+        columns[left] = max(columns.get(left, 0), bottom)
+    assert len(columns) == (1 if width < 900 else 2)
+    assert max(columns.values()) - min(columns.values()) < 250  # no large blank in one of them
+    tops = [found["panels"][name]["box"][1] for name in PANELS]
+    assert width >= 900 or tops == sorted(tops)  # side by side or not, what matters most is first
     for panel, boxes in found["panels"].items():
         for left, top, right, bottom in [boxes["box"], *boxes["parts"]]:
             assert right - left > 50 and bottom - top > 8, panel

@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import json
+import re
 import string
 from dataclasses import replace
 from math import inf, nan
@@ -13,7 +14,8 @@ import pytest
 from diagnosis_samples import bare, empty, healthy, hostile, overfit, vanishing
 
 import microgradnd as mg
-from microgradnd.diagnosis import catalogue, remedies, rules, series, svg
+from microgradnd.diagnosis import catalogue, examination, remedies, rules, series, svg
+from microgradnd.diagnosis import variants as training
 from microgradnd.diagnosis.evidence import Comparison, Finding, Remedy, Score, plain
 from microgradnd.diagnosis.report import LINES, WIDTH, Report, columns, fill
 from microgradnd.diagnosis.rules import decide
@@ -61,7 +63,7 @@ def entries(lang):
                 yield ".".join((*path, key)), [value] if isinstance(value, str) else value
 
     return {key: found for key, found in walk(catalogue.texts(lang), ())
-            if not key.startswith(("threshold.", "source."))}
+            if not key.startswith(("threshold.", "source.", "said."))}
 
 
 def names(text):
@@ -104,8 +106,59 @@ def test_every_threshold_has_a_chinese_meaning_and_source():
     chinese = catalogue.texts("zh")
     table = Thresholds().table()
     assert set(chinese["threshold"]) == {name for name, *_ in table}
-    for *_, source in table:
-        assert source in chinese["source"] or " " not in source, source
+    sources = [source for *_, source in table]
+    sources += [rules.CERTAIN, "; ".join(sources[:3]), "; ".join(dict.fromkeys(sources))]
+    for source in sources:
+        told = Report([], empty(), lang="zh").source(source)
+        assert (told == source and " " not in source) or not re.search("[a-z]{3} [a-z]", told), told
+
+
+def made_in_english():
+    """What comparisons and reasons are called in the code, with words in place of fields.
+
+    Of each: whether it is all of a line that says what was not made, and the text.
+    """
+    for module in (training, remedies, examination):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            found = []
+            if name in ("Impossible", "found.not_made.append"):
+                found = node.args[:1]
+            elif name in ("like", "Comparison"):
+                found = node.args[1 if name == "Comparison" else 2 :][:1]
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "why":
+                found = [node.value]
+            elif isinstance(node, ast.Assign) and ast.unparse(node).startswith("text = f"):
+                found = [node.value.value.func.value]  # of which the first line is taken
+            elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+                found = node.value.elts[1:]
+            if found and isinstance(found[0], ast.IfExp):
+                found = [found[0].body, found[0].orelse]
+            for text in found:
+                if isinstance(text, (ast.Constant, ast.JoinedStr)):
+                    parts = getattr(text, "values", [text])
+                    yield name.endswith("append") or ast.unparse(node).startswith("text"), "".join(
+                        str(p.value) if isinstance(p, ast.Constant) else "X1" for p in parts
+                    )
+
+
+def test_what_is_made_in_english_is_shown_in_chinese():
+    chinese = Report([], empty(), lang="zh")
+    seen = [pair for pair in made_in_english() if re.search("[a-z]{2} [a-z]", pair[1])]
+    assert len(seen) > 30
+    for whole, text in [*seen, (True, examination.NO_TRAINING)]:
+        told = chinese.not_made(text if whole else f"shallow: {text}")
+        left = re.sub(r"mg\.optim|[a-z_]+=|nn\.\w+", "", told)
+        assert re.search("[\u4e00-\u9fff]", told) and not re.search("[a-z]{2} [a-z]", left), told
+    assert chinese.not_made("shallow, reference: a record holds no data") == (
+        "层数更少的网络、输入标准化的普通网络\uff1a记录里没有数据"
+    )
+    assert chinese.not_made("dropout: it raised TypeError: no such axis") == (
+        "dropout\uff1a出现异常 TypeError: no such axis"
+    )
+    english = Report([], empty())
+    assert english.compared(Comparison("adaptive", "Adam 0.01")) == "Adam 0.01"
+    assert english.compared(Comparison("shallow", "")) == "fewer layers"
 
 
 def test_fields_are_left_out_or_decide_between_variants():
@@ -290,10 +343,52 @@ def test_the_picture_has_six_panels(name, tmp_path):
 
     lang = "zh" if name == "vanishing" else "en"
     figure = report(SAMPLES[name](), lang).plot(tmp_path / "r.png")
-    assert len(figure.axes) == 6
-    drawn = [bool(a.lines or a.patches or a.images or a.texts) for a in figure.axes]
+    assert 6 <= len(figure.axes) <= 7  # with the scale of the layers' colours
+    drawn = [bool(a.lines or a.patches or a.images or a.texts) for a in figure.axes[:6]]
     assert all(drawn) and (tmp_path / "r.png").stat().st_size > 10000
     assert not plt.get_fignums()
+
+
+def test_the_picture_draws_the_loss_of_steps_where_nobody_recorded_the_metric():
+    pytest.importorskip("matplotlib").use("Agg")
+    import matplotlib.pyplot as plt
+
+    e = healthy()
+    for sample in e.samples:
+        sample.train = sample.test = None
+    figure = Report([], e).plot()
+    assert figure.axes[0].get_title() == "Loss"
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines][:1] == [len(e.losses)]
+    assert all(tick == round(tick) for tick in figure.axes[1].get_xticks())
+    plt.close(figure)
+
+
+def test_the_picture_says_why_there_are_no_bars():
+    pytest.importorskip("matplotlib").use("Agg")
+    import matplotlib.pyplot as plt
+
+    e = healthy()
+    for layer in e.now.layers:
+        layer.dead = layer.zeros = layer.saturated = 0.0
+    figure = Report([], e).plot()
+    assert [t.get_text() for t in figure.axes[3].texts] == ["None dead, none zero, none saturated."]
+    plt.close(figure)
+
+
+def test_remedies_of_a_loss_that_ran_away_or_of_a_bad_fit():
+    pytest.importorskip("matplotlib").use("Agg")
+    import matplotlib.pyplot as plt
+
+    e = replace(healthy(), metric="r2", chance=0.0, train=Score(300, nan, -inf))
+    tried = [gained(Remedy("lower_rate", "train"), 0.4), gained(Remedy("clip", "train"), -1.3)]
+    found = Report([Finding("LR_HIGH", "fault", remedies=tried)], e)
+    assert [found.helped(r) for r in tried] == [True, False]
+    assert found.offered(tried[0]) == "a lower learning rate (-∞ -> 0.40)"
+    figure = found.plot()
+    axes = figure.axes[5]
+    assert sorted(bar.get_width() for bar in axes.patches) == [-1.3, 0.4]
+    assert axes.get_xlim() == (-2.0, 1.0)
+    plt.close(figure)
 
 
 def test_the_picture_shows_what_remedies_were_worth():

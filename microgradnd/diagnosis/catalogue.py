@@ -16,7 +16,7 @@ from math import isfinite
 from string import Formatter
 from typing import Any
 
-__all__ = ["LANGUAGES", "known", "number", "say", "texts"]
+__all__ = ["LANGUAGES", "known", "number", "say", "texts", "translated"]
 
 #: The languages that there is a text for, with the names that they have for themselves.
 LANGUAGES = {"en": "English", "zh": "中文"}
@@ -63,6 +63,33 @@ def say(lang: str, key: str, fields: Mapping[str, Any] | None = None, **more: An
         if None not in parts[::2]:
             return "".join(part or "" for part in parts)
     raise KeyError(f"{key}: none of its texts can be filled from the fields {sorted(given)}")
+
+
+def translated(lang: str, english: str) -> str:
+    """Give in a language what is made in English, as far as it is known: `[said]` has patterns.
+
+    The fields of a pattern, one behind the other, are translated in the same way, or stay.
+
+    Example:
+        >>> translated("zh", "weight decay 0.01")
+        '权重衰减 0.01'
+        >>> translated("en", "Adam 0.01"), translated("zh", "Adam 0.01")
+        ('Adam 0.01', 'Adam 0.01')
+    """
+    for pattern, text in _patterns(lang):
+        if found := pattern.fullmatch(english):
+            return text.format(**{k: translated(lang, v) for k, v in found.groupdict().items()})
+    return english
+
+
+@cache
+def _patterns(lang: str) -> list[tuple[re.Pattern[str], str]]:
+    """Give what is matched, and the text for it."""
+    return [
+        (re.compile("".join(re.escape(literal) + (f"(?P<{name}>.+?)" if name else "")
+                            for literal, name, _, _ in Formatter().parse(english)), re.S), text)
+        for english, text in texts(lang).get("said", {}).items()
+    ]  # fmt: skip
 
 
 def _filled(text: str, fields: Mapping[str, Any]) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from importlib import resources
+from itertools import product
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +14,14 @@ from .. import __version__
 from . import series
 from .catalogue import known, number
 from .evidence import Finding, Score
-from .svg import Chart, bars, heat, sketch
+from .svg import WIDTH, Chart, bars, heat, sketch
 
 if TYPE_CHECKING:
     from .report import Report
+    from .rules import Answer
 
 __all__ = ["PANELS", "page"]
 
-#: Colours of layers in one chart.
-HUES = 6
 #: Learned activations, and weights, that are shown.
 SHAPES, WEIGHTS = 12, 12
 _MARK = {"yes": "yes", "warning": "warn", "no": "no"}
@@ -30,7 +31,7 @@ def page(report: Report) -> str:
     """Give the page as text."""
     say = report.say
     css = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
-    narrow = "".join(_panel(report, name, draw) for name, draw in NARROW.items())
+    narrow = _columns([_panel(report, name, draw) for name, draw in NARROW.items()])
     wide = "".join(_panel(report, name, draw) for name, draw in WIDE.items())
     code = report.findings[0].code if report.findings else say("word.ok")
     language = {"zh": "zh-Hans"}.get(report.lang, report.lang)
@@ -46,11 +47,36 @@ def page(report: Report) -> str:
     )
 
 
+def _columns(panels: list[str]) -> str:
+    """Share panels out between two columns of about the same height, in their order within each."""
+    heights = [*map(_height, panels)]
+
+    def cost(right: tuple[int, ...]) -> float:
+        sides = [sum(h for h, r in zip(heights, right, strict=True) if r == k) for k in (0, 1)]
+        moved = sum(right[i] > right[k] for k in range(len(right)) for i in range(k))
+        return abs(sides[0] - sides[1]) + 20 * moved
+
+    best = min(((0, *rest) for rest in product((0, 1), repeat=len(panels) - 1)), key=cost)
+    sides = ("".join(p for p, r in zip(panels, best, strict=True) if r == k) for k in (0, 1))
+    return "".join(f'<div class="column">\n{side}</div>\n' for side in sides)
+
+
+def _height(panel: str) -> float:
+    """Give about the height of a panel in a column of 600 pixels, with its details closed."""
+    panel = re.sub(r"<table>.*?</table></details>", "", panel, flags=re.S)
+    charts = [float(h) for w, h in re.findall(r'viewBox="0 0 (\d+) (\d+)"', panel)
+              if int(w) == WIDTH]  # fmt: skip
+    sketches = -(-(panel.count("<figure>")) // 5)
+    return (95 + 1.27 * sum(charts) + 26 * panel.count("<tr>") + 20 * panel.count("<li ") + 25 *
+            panel.count("<h3>") + 105 * panel.count('"finding ') + 150 * sketches)  # fmt: skip
+
+
 def _panel(report: Report, name: str, draw: Callable[[Report], str]) -> str:
     """Give a panel with its title and its (?)."""
     title, told = (escape(report.say(f"panel.{name}.{part}")) for part in ("title", "help"))
     body = draw(report) or f'<p class="none">{escape(report.say("word.nothing"))}</p>'
-    return (f'<section class="panel" id="{name}">\n<h2>{title}</h2>\n'
+    order = [*NARROW, *WIDE].index(name)
+    return (f'<section class="panel" id="{name}" style="order: {order}">\n<h2>{title}</h2>\n'
             f'<details class="help"><summary title="{told}" aria-label="{title}: ?">?</summary>'
             f"<p>{told}</p></details>\n{body}\n</section>\n")  # fmt: skip
 
@@ -93,6 +119,7 @@ def _path(report: Report) -> str:
         asked = mark and not (key == "2" and report.bad)
         worst[key] = max(worst[key], mark if asked else "", key=rank.index)
         told = mark and known(answer.value) and answer.limit  # not of what simply is, or is not
+        told = told and not (mark == "no" and _beyond(answer))  # other numbers decided
         numbers = f"{number(answer.value)} / {number(answer.limit)}" if told else ""
         groups[key] += (
             f'<li class="{mark or "dim"}"><span class="a">{escape(outcome)}</span>'
@@ -104,6 +131,12 @@ def _path(report: Report) -> str:
         for key, inner in groups.items()
     )
     return f'<ol class="tree">{items}</ol>'
+
+
+def _beyond(answer: Answer) -> bool:
+    """Say whether a number is on the bad side of its limit."""
+    low = answer.codes[0] in ("TRAIN_BAD", "LR_LOW")
+    return answer.value < answer.limit if low else answer.value >= answer.limit
 
 
 def _lit(mark: str) -> str:
@@ -127,7 +160,7 @@ def _finding(report: Report, f: Finding) -> str:
     if symptom and by:
         notes.append(say("word.explained", codes=", ".join(by)))
     if f.source:
-        notes.append(f"{say('word.source')}{say('word.colon')}{f.source}")
+        notes.append(f"{say('word.source')}{say('word.colon')}{report.source(f.source)}")
     rows = [[name, value, f.threshold.get(name)] for name, value in f.evidence.items()
             if isinstance(value, (int, float)) and not isinstance(value, bool)]  # fmt: skip
     header = [say("word.name"), say("word.value"), say("word.limit")]
@@ -147,8 +180,7 @@ def _remedies(report: Report) -> str:
         return f"<p>{escape(say('word.none_needed'))}</p>" if report.ok else ""
     rows = []
     for remedy in report.remedies:
-        gain, helped = report.gain(remedy), report.helped(remedy)
-        told = say("word.gain", before=gain[0], after=gain[1]) if gain else ""
+        told, helped = report.gained(remedy), report.helped(remedy)
         word = say({True: "word.helped", False: "word.did_not_help", None: "word.untried"}[helped])
         rows.append([report.remedy(remedy), say(f"word.set_{remedy.side}"), told, word])
     header = [say("word.remedy"), say("word.side"), report.common()["measure"], ""]
@@ -171,17 +203,13 @@ def _comparisons(report: Report) -> str:
     if e.metric and known(e.chance):
         rows.append([say("word.constant"), number(e.chance), "", ""])
     for c in e.comparisons:
-        known_as = [say(f"comparison.{c.what}")] if c.what in _WHATS else []
-        name = say("word.colon").join([*known_as, c.changed or c.what])
+        name = report.compared(c)
         cut = "" if c.complete else say("word.open") + say("word.cut") + say("word.close")
         rows.append([name + cut, scores(c.train), scores(c.test), str(c.steps)])
     header = [say("word.network"), say("word.train"), say("word.test"), say("word.steps")]
     notes = "".join(f'<p class="small">{escape(say("report.not_made", reasons=reason))}</p>'
-                    for reason in e.not_made)  # fmt: skip
+                    for reason in map(report.not_made, e.not_made))  # fmt: skip
     return _table(header, rows, numeric=(1, 2, 3)) + notes
-
-
-_WHATS = ("shallow", "reference", "wider", "scaled")
 
 
 def _thresholds(report: Report) -> str:
@@ -220,7 +248,7 @@ def _table(
 def _curves(report: Report) -> str:
     """Draw loss and metric over the steps."""
     e, say, out = report.evidence, report.say, ""
-    batches = series.losses(e)
+    batches, keys = series.losses(e), dict[str, str]()
     for what, level in (("metric", e.chance), ("loss", e.constant)):
         lines = [(side, series.curve(e, side, what)) for side in ("train", "test")]
         single = batches if what == "loss" else []
@@ -233,12 +261,13 @@ def _curves(report: Report) -> str:
         chart = Chart(points, say("word.step"), log=logarithmic, include=series.good([level]),
                       label=name, height=200)  # fmt: skip
         chart.line(single, "c-batch")
+        keys |= {"c-batch": say("word.batches")} if single else {}
         for side, line in lines:
             chart.line(line, f"c-{side}", dots=len(line) < 40, title=say(f"word.{side}"))
+            keys |= {f"c-{side}": say(f"word.set_{side}")} if line else {}
         chart.level(level, say("word.constant"))
         out += f"<h3>{escape(name)}</h3>{chart}"
-    keys = [("c-train", say("word.set_train")), ("c-test", say("word.set_test"))]
-    return _key(keys) + out if out else ""
+    return _key(keys.items()) + out if out else out
 
 
 def _flow(report: Report) -> str:
@@ -265,14 +294,16 @@ def _shares(report: Report) -> str:
     now, before = series.states(e, "now"), series.states(e, "init")
     rows = []
     for i in series.shown(e) if now else []:
-        group = [(name, say(f"word.{name}"), getattr(now[i], name),
-                  getattr(before[i], name) if before else nan)
+        group = [(name, say(f"word.{name}"), series.share(now[i], name),
+                  series.share(before[i], name) if before else nan)
                  for name in ("dead", "zeros", "saturated")]  # fmt: skip
         if e.layers[i].output or not any(isfinite(share) for _, _, share, _ in group):
             continue
         rows.append((str(i + 1), group))
     if not rows:
         return ""
+    if not any(max(series.good(bar[2:]), default=0) >= 0.005 for _, group in rows for bar in group):
+        return f'<p class="none">{escape(say("word.no_shares"))}</p>'
     keys = [(name, say(f"word.{name}")) for name in ("dead", "zeros", "saturated")]
     more = [("", f"| {say('word.before')}")] if before else []
     chart = bars(rows, say("panel.shares.title"), lambda share: f"{share:.0%}")
@@ -288,14 +319,14 @@ def _updates(report: Report) -> str:
         return ""
     chart = Chart(points, say("word.step"), log=True, include=(1e-3,),
                   label=say("panel.updates.title"))  # fmt: skip
-    chart.level(1e-3, say("word.good_ratio"))
     keys = []
     for k, (i, line) in enumerate(lines):
-        css = f"c-l{k * HUES // len(lines)}"
+        css = f"c-l{k * (series.LAYERS - 1) // max(len(lines) - 1, 1)}"
         name = report.layer(e.layers[i].name) or ""
         chart.line(line, css, dots=len(line) < 12, title=name)
         keys.append((css, name))
-    return str(chart) + _key([keys[k] for k in series.spread(len(keys), HUES)]) + _hidden(report)
+    chart.level(1e-3, say("word.good_ratio"))
+    return str(chart) + _key(keys) + _hidden(report)
 
 
 def _histograms(report: Report) -> str:
@@ -343,7 +374,8 @@ def _shapes(report: Report) -> str:
     shapes = (report.extras.get("shapes") or {}).get("shapes", [])
     for shape in (shapes[k] for k in series.spread(len(shapes), SHAPES)):
         line = series.finite(zip(map(_real, shape["x"]), map(_real, shape["y"]), strict=True))
-        name = f"{report.layer(shape['layer'])}, {say('word.unit', number=shape['unit'])}"
+        unit = say("word.unit", number=shape["unit"])
+        name = say("word.comma").join((report.layer(shape["layer"]) or "", unit))
         figures.append((f"{name}{say('word.colon')}{shape['kind']}", [(line, "c-now")]))
         seen.add(shape["layer"])
     for layer, state in zip(e.layers, series.states(e, "now"), strict=False):
@@ -351,10 +383,13 @@ def _shapes(report: Report) -> str:
             lines = [([(-1.0, -slope), (0.0, 0.0), (1.0, 1.0)], css) for slope, css in
                      zip((state.slopes[0], state.slopes[-1]), ("c-init", "c-now"), strict=True)]
             told = say("word.slopes", low=state.slopes[0], high=state.slopes[-1])
-            figures.append((f"{report.layer(layer.name)}, PReLU{say('word.colon')}{told}", lines))
+            name = say("word.comma").join((report.layer(layer.name) or "", "PReLU"))
+            figures.append((f"{name}{say('word.colon')}{told}", lines))
     out = "".join(f"<figure>{sketch(lines, name)}<figcaption>{escape(name)}</figcaption></figure>"
                   for name, lines in figures)  # fmt: skip
-    return f'<div class="grid small">{out}</div>' if out else ""
+    if e.layers and not {"maxout", "prelu"} & {layer.activation for layer in e.layers}:
+        out += f'<p class="none">{escape(say("word.no_shapes"))}</p>'
+    return f'<div class="grid small">{out}</div>' if figures else out
 
 
 def _real(value: Any) -> float:

@@ -70,12 +70,14 @@ def _font() -> str | None:
 
 
 def _curves(report: Report, axes: Any) -> bool:
-    """The metric, or the loss where there is none."""
+    """The metric, or the loss where nobody recorded the metric."""
     e = report.evidence
-    what = "metric" if series.curve(e, "train", "metric") else "loss"
+    what = "metric" if len(series.curve(e, "train", "metric")) > 1 or not e.losses else "loss"
+    what = what if series.curve(e, "train", "metric") else "loss"
     batches = series.losses(e) if what == "loss" else []
     if batches:
-        axes.plot(*zip(*batches, strict=True), color=BLUE, alpha=0.3, lw=0.8)
+        axes.plot(*zip(*batches, strict=True), color=BLUE, alpha=0.4, lw=0.8,
+                  label=report.say("word.batches"))  # fmt: skip
     drawn = bool(batches)
     for side, colour in (("train", BLUE), ("test", ORANGE)):
         if line := series.curve(e, side, what):
@@ -87,8 +89,12 @@ def _curves(report: Report, axes: Any) -> bool:
         axes.axhline(level, color=GREY, ls="--", lw=1, label=report.say("word.constant"))
     if drawn:
         name = report.common()["measure"] if what == "metric" else report.say("word.loss")
-        axes.set(xlabel=report.say("word.step"), ylabel=name)
-        axes.legend(fontsize=8)
+        axes.set(xlabel=report.say("word.step"), title=name[:1].upper() + name[1:])
+        axes.locator_params(axis="x", integer=True)
+        seen = [y for line in axes.lines for y in line.get_ydata()]
+        if what == "loss" and min(seen) > 0 and max(seen) > 30 * min(seen):
+            axes.set_yscale("log")
+        _legend(axes)
     return drawn
 
 
@@ -101,8 +107,16 @@ def _flow(report: Report, axes: Any) -> bool:
             drawn = True
     if drawn:
         axes.set(xlabel=report.say("word.layers"), ylabel="RMS dL/dz")
-        axes.legend(fontsize=8)
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+        _legend(axes)
     return drawn
+
+
+def _legend(axes: Any) -> None:
+    """Name what is drawn, below the panel, where it covers nothing."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4,
+                    frameon=False)  # fmt: skip
 
 
 def _histograms(report: Report, axes: Any) -> bool:
@@ -127,41 +141,57 @@ def _histograms(report: Report, axes: Any) -> bool:
 def _shares(report: Report, axes: Any) -> bool:
     e, now = report.evidence, series.states(report.evidence, "now")
     layers = [i for i in series.shown(e) if not e.layers[i].output] if now else []
-    drawn = False
+    drawn, most = False, 0.0
     for k, (name, colour) in enumerate((("dead", RED), ("zeros", "#8aa4cc"), ("saturated", AMBER))):
-        values = [getattr(now[i], name) for i in layers]
+        values = [series.share(now[i], name) for i in layers]
         if any(isfinite(v) for v in values):
             axes.bar([i + 1 + (k - 1) * 0.27 for i in layers], values, 0.27, color=colour,
                      label=report.say(f"word.{name}"))  # fmt: skip
-            drawn = True
+            drawn, most = True, max(most, *series.good(values))
     if drawn:
         axes.set(ylim=(0, 1), xlabel=report.say("word.layers"))
-        axes.legend(fontsize=8)
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+        _legend(axes)
+    if drawn and most < 0.005:
+        axes.text(0.5, 0.5, report.say("word.no_shares"), ha="center", color=GREY,
+                  transform=axes.transAxes)  # fmt: skip
     return drawn
 
 
 def _updates(report: Report, axes: Any) -> bool:
+    """The steps of each layer, in the colours of a scale beside it."""
     lines = series.updates(report.evidence)
-    for k, (_, line) in enumerate(lines):
-        shade = 0.25 + 0.75 * k / max(len(lines) - 1, 1)
-        axes.semilogy(*zip(*line, strict=True), ".-", color=BLUE, alpha=shade)
-    if lines:
-        axes.axhline(1e-3, color=GREY, ls="--", lw=1, label=report.say("word.good_ratio"))
-        axes.set(xlabel=report.say("word.step"))
-        axes.legend(fontsize=8)
-    return bool(lines)
+    if not lines:
+        return False
+    colours = need("matplotlib.cm", "examples", "Report.plot").ScalarMappable(cmap="turbo")
+    numbers = [i + 1 for i, _ in lines]
+    colours.set_clim(numbers[0], max(numbers[-1], numbers[0] + 1))
+    for i, line in lines:
+        axes.semilogy(*zip(*line, strict=True), ".-", color=colours.to_rgba(i + 1))
+    axes.axhline(1e-3, color=GREY, ls="--", lw=1, label=report.say("word.good_ratio"))
+    axes.set(xlabel=report.say("word.step"))
+    axes.figure.colorbar(colours, ax=axes, label=report.say("word.layers"), ticks=numbers)
+    _legend(axes)
+    return True
 
 
 def _remedies(report: Report, axes: Any) -> bool:
     """Before and after, of what was tried; the names of the others."""
     remedies = report.remedies[:6][::-1]
-    for y, remedy in enumerate(remedies):
-        before, after = report.gain(remedy) or (nan, nan)
-        if isfinite(before):
-            axes.barh(y - 0.2, after, 0.3, color=BLUE if report.helped(remedy) else GREY)
-            axes.plot([before, before], [y - 0.4, y], color="black")
-        axes.text(0.01, y + 0.04, report.offered(remedy), va="bottom", fontsize=8)
+    gains = [report.gain(remedy) or (nan, nan) for remedy in remedies]
+    low = max(min([0.0, *(1.1 * m for pair in gains for m in pair if m == m)]), -2.0)
+    for y, (remedy, (before, after)) in enumerate(zip(remedies, gains, strict=True)):
+        if after == after:  # what is worse than the scale goes to its end
+            ends = [max(m, low) for m in (before, after)]
+            axes.barh(y - 0.2, ends[1], 0.3, color=BLUE if report.helped(remedy) else GREY)
+            axes.plot([ends[0], ends[0]], [y - 0.4, y], color="black", lw=2)
+        axes.text(0.01, y + 0.04, report.offered(remedy), va="bottom", fontsize=8,
+                  transform=axes.get_yaxis_transform())  # fmt: skip
     if remedies:
-        axes.set(xlim=(0, 1), ylim=(-0.6, len(remedies)), yticks=[],
+        axes.set(xlim=(low, 1), ylim=(-0.6, len(remedies)), yticks=[],
                  xlabel=report.common()["measure"])  # fmt: skip
+        if not any(isfinite(after) or after < 0 for _, after in gains):
+            axes.set(xticks=[], xlabel=report.say("word.verify"))
+        elif low < 0:
+            axes.axvline(0, color=GREY, lw=1)
     return bool(remedies)

@@ -10,11 +10,12 @@ import json
 import unicodedata
 from collections.abc import Iterable
 from html import escape
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-from .catalogue import known, say, texts
-from .evidence import Evidence, Finding, Remedy, plain
+from .catalogue import known, number, say, texts, translated
+from .evidence import Comparison, Evidence, Finding, Remedy, plain
 from .rules import Answer, checks, path, roots
 from .thresholds import Thresholds
 
@@ -111,18 +112,31 @@ class Report:
         if remedy.side == "test" and self.evidence.test and remedy.gain.test:
             pair = (self.evidence.test, remedy.gain.test)
         before, after = (score.metric for score in pair)
-        return (before, after) if known(before) and known(after) else None
+        return None if isnan(before) or isnan(after) else (before, after)
 
     def helped(self, remedy: Remedy) -> bool | None:
         """Say whether a remedy helped; None if it was not tried."""
         gain = self.gain(remedy)
-        return None if gain is None else gain[1] - gain[0] > self.thresholds.margin
+        if gain is None:
+            return None
+        before, after = gain
+        if not known(before):  # the loss ran away: to be no worse than a constant is something
+            return after >= (self.evidence.chance if known(self.evidence.chance) else 0.0)
+        return after - before > self.thresholds.margin
+
+    def gained(self, remedy: Remedy) -> str:
+        """Give the metric before and after as text; "" if the remedy was not tried."""
+        gain = self.gain(remedy)
+        if gain is None:
+            return ""
+        before, after = (f"{m:.2f}" if abs(m) < 1000 else number(m) for m in gain)
+        return self.say("word.gain", before=before, after=after)
 
     def _promise(self, remedy: Remedy) -> tuple[int, float]:
         gain, helped = self.gain(remedy), self.helped(remedy)
         if gain is None:
             return 1, 0.0
-        return (0, gain[0] - gain[1]) if helped else (2, 0.0)
+        return (0, max(gain[0], 0.0) - gain[1]) if helped else (2, 0.0)
 
     # --- in words
 
@@ -177,8 +191,34 @@ class Report:
         return str(texts(self.lang).get("threshold", {}).get(name, english))
 
     def source(self, english: str) -> str:
-        """Give where a threshold comes from."""
-        return str(texts(self.lang).get("source", {}).get(english, english))
+        """Give where a threshold comes from, or several do."""
+        found = texts(self.lang).get("source", {})
+        for key in sorted(found, key=len, reverse=True):
+            english = english.replace(key, found[key])
+        return english.replace("; ", self.say("word.semicolon"))
+
+    def compared(self, comparison: Comparison) -> str:
+        """Say what a network was that was trained to compare with."""
+        kind = self.kind(comparison.what) if comparison.what in self._kinds else ""
+        changed = translated(self.lang, comparison.changed)
+        return self.say("word.colon").join(filter(None, (kind, changed))) or comparison.what
+
+    def not_made(self, english: str) -> str:
+        """Say what was not compared, and why."""
+        what, _, why = english.partition(": ")
+        kinds = self.say("word.comma").join(map(self.kind, what.split(", ")))
+        return self.say("word.colon").join(filter(None, (kinds, translated(self.lang, why))))
+
+    @property
+    def _kinds(self) -> dict[str, str]:
+        return dict(texts(self.lang)["comparison"])
+
+    def kind(self, what: str) -> str:
+        """Say what kind of network a comparison is with: a remedy's, for most of them."""
+        if what in self._kinds:
+            return self._kinds[what]
+        remedy = what in texts(self.lang)["remedy"]
+        return self.say(f"remedy.{what}") if remedy else translated(self.lang, what)
 
     def _try(self, root: Finding) -> str:
         """Name the most promising remedy; of several activations two."""
@@ -278,16 +318,15 @@ class Report:
                 text = self.say("word.semicolon").join(remedies[:REMEDIES])
                 lines.append((4, self.say(f"report.remedies_{side}", remedies=text)))
         if e.not_made:
-            reasons = self.say("word.semicolon").join(e.not_made[:2])
+            reasons = self.say("word.semicolon").join(map(self.not_made, e.not_made[:2]))
             lines.append((2, self.say("report.not_made", reasons=reasons)))
         return lines
 
     def offered(self, remedy: Remedy) -> str:
         """Give a remedy with its gain, if it was tried."""
-        gain = self.gain(remedy)
-        if gain is None:
+        numbers = self.gained(remedy)
+        if not numbers:
             return self.remedy(remedy)
-        numbers = self.say("word.gain", before=gain[0], after=gain[1])
         vain = "" if self.helped(remedy) else self.say("word.comma") + self.say("word.did_not_help")
         open_, close = self.say("word.open"), self.say("word.close")
         return f"{self.remedy(remedy)}{open_}{numbers}{vain}{close}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import isfinite
+from math import isfinite, nan
 
 from .evidence import Evidence, LayerState
 
@@ -64,6 +64,11 @@ def states(e: Evidence, when: str) -> list[LayerState]:
     """Give the states of all layers, `"init"` or `"now"`; [] if nobody looked."""
     sample = e.init if when == "init" else e.now
     return sample.layers if sample and len(sample.layers) == len(e.layers) else []
+
+
+def share(state: LayerState, name: str) -> float:
+    """Give the share of `"dead"` units and the like; NaN where activations are no numbers."""
+    return float(getattr(state, name)) if isfinite(state.std) else nan
 
 
 def flow(e: Evidence, when: str) -> Points:
