@@ -156,6 +156,7 @@ def test_what_is_made_in_english_is_shown_in_chinese():
     assert chinese.not_made("dropout: it raised TypeError: no such axis") == (
         "dropout\uff1a出现异常 TypeError: no such axis"
     )
+    assert "参数 0.weight" in of("NONFINITE", "zh", step=3, where="the parameter 0.weight")
     english = Report([], empty())
     assert english.compared(Comparison("adaptive", "Adam 0.01")) == "Adam 0.01"
     assert english.compared(Comparison("shallow", "")) == "fewer layers"

@@ -176,7 +176,7 @@ class Report:
 
     def remedy(self, remedy: Remedy, short: bool = False) -> str:
         """Say what a remedy is; in short, if it is said already what kind it is of."""
-        return self.say(f"remedy.{remedy.key}", _flags(remedy.details), short=short)
+        return self.say(f"remedy.{remedy.key}", self._told(remedy.details), short=short)
 
     def layer(self, name: str | None) -> str | None:
         """Give a layer's number, and its name if that is more than a number."""
@@ -247,7 +247,7 @@ class Report:
 
     def fields(self, finding: Finding) -> dict[str, Any]:
         """Give what a finding's text may use: its numbers, their limits, and flags of both."""
-        found = _flags(finding.evidence)
+        found = self._told(finding.evidence)
         for name, limit in finding.threshold.items():
             found[f"limit_{name}"] = limit
             value = finding.evidence.get(name)
@@ -262,6 +262,11 @@ class Report:
             found["parameters"] = self.listed(names)
         found["foreign"] = found.get("foreign") or None
         return found
+
+    def _told(self, details: dict[str, Any]) -> dict[str, Any]:
+        """Give details and flags of them; where something is, in the report's language."""
+        where = translated(self.lang, str(details.get("where") or ""))
+        return {**_flags(details), "where": where}
 
     def listed(self, names: list[str], most: int = NAMES) -> str:
         """Give names as text, no more than a few."""
