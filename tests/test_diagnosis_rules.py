@@ -755,6 +755,15 @@ def test_targets_that_have_nothing_to_do_with_the_inputs_are_said_to_be_so():
     assert "DEEPER_IS_WORSE" in codes(e) and "TARGETS" not in codes(e)
 
 
+def test_something_can_be_learned_if_any_network_has():
+    e = lose(bad(metric=0.11), 4.0)
+    e.comparisons[1].test = Score(200, 9.0, 0.1)  # the reference learned by heart
+    e.comparisons[0].test = Score(300, 0.1, 0.97)
+    assert causes(e) == ["VANISHING"]
+    e.comparisons[0].test = Score(300, 9.0, 0.1)
+    assert "VANISHING" not in codes(e, "fault") and "TARGETS" in codes(e)
+
+
 def test_with_few_held_out_examples_bad_luck_is_no_lack_of_a_relation():
     e = bad(metric=0.11)
     e.comparisons[1].test = Score(int(T.enough) - 1, 3.0, 0.1)

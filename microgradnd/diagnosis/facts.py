@@ -135,9 +135,10 @@ class Facts:
         reference = self.e.compared("reference")
         if reference is None or not reference.complete:
             return False
-        held, own = reference.test, self.e.test
-        if own is not None and own.metric > self._guessing(self._spread(own.n)):
-            return False
+        held = reference.test
+        for score in (self.e.test, *(c.test for c in self.e.comparisons)):
+            if score is not None and score.metric > self._guessing(self._spread(score.n)):
+                return False  # somebody has learned something
         if held is None or held.n < self.t.enough:
             return reference.train.metric <= self.guessing
         return held.metric <= self._guessing(self._spread(held.n))

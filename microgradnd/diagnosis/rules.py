@@ -199,7 +199,7 @@ def eval_mode(facts: Facts) -> Finding | None:
     if events is None or not events.evaluations:
         return None
     share = events.noisy_evaluations / events.evaluations
-    if not share >= limit or events.noisy_evaluations < 2:  # one may be a step that was given up
+    if not share > limit or events.noisy_evaluations < 2:  # one may be a step that was given up
         return None
     return Finding("EVAL_MODE", FAULT, side="test",
                    evidence={"share": share, "evaluations": events.evaluations},

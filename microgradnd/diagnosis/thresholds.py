@@ -69,7 +69,8 @@ class Thresholds:
     vanish: float = _number(
         1.5, "decades that the gradient loses from the last hidden layer to the first",
         "3 sigmoid layers (1.3) still train, 4 (1.9) never do")
-    vanish_likely: float = _number(1.0, "the same, where the result is bad and nothing else to blame")
+    vanish_likely: float = _number(
+        1.0, "the same, where the result is bad and nothing else to blame")
     explode: float = _number(
         0.7, "decades that the gradient grows on its way back to the input",
         MEASURED + "; AUTOTRAINER: 1.8")

@@ -558,7 +558,7 @@ def made(case: Case, depth: int, activation: str) -> Any:
         model = case.make_model(depth, activation)
     if not isinstance(model, Module):
         raise Impossible(f"make_model gave a {type(model).__name__}, no Module")
-    return model.to(case.inputs[0].backend.name)
+    return clone(model).to(case.inputs[0].backend.name)  # it may give one that it has
 
 
 def wider(case: Case) -> Variant:
@@ -753,11 +753,12 @@ def compare_depths(
     rows, known = [], Problem()
     for depth in depths:
         with sandbox(seed=seed):
-            model = make_model(depth) if activation is None else make_model(depth, activation)
-        if not isinstance(model, Module):
+            given = make_model(depth) if activation is None else make_model(depth, activation)
+        if not isinstance(given, Module):
             raise TypeError(
-                f"compare_depths: make_model must give a Module, gave a {type(model).__name__}"
+                f"compare_depths: make_model must give a Module, gave a {type(given).__name__}"
             )
+        model = clone(given)  # it may give one that it has
         inputs, target = pair(train, "train", model)
         known = problem(loss_fn, first_output(model, inputs), target)
         case = Case(model, None, "", loss_fn, inputs, target, problem=known, seconds=inf)
