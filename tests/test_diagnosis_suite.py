@@ -22,6 +22,8 @@ from benchmarks.diagnosis.training import Settings, train
 from microgradnd.diagnosis.evidence import Evidence, Layer, LayerState, Sample, Score
 from microgradnd.diagnosis.rules import decide, roots
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cases():
