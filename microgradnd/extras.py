@@ -25,3 +25,35 @@ def need(module: str, extra: str, who: str) -> Any:
             f'checkout, else pip install "microgradnd[{extra}]" (here: {error})',
             name=package,
         ) from error
+
+
+class Drawable:
+    """What can be drawn; a subclass says on which axes and how, and in its docstring what."""
+
+    def _canvas(self) -> dict[str, Any]:
+        """Give the arguments of `pyplot.subplots`."""
+        raise NotImplementedError
+
+    def _draw(self, axes: Any) -> None:
+        """Draw on what `pyplot.subplots` gave."""
+        raise NotImplementedError
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw it.
+
+        Args:
+            path: Write the picture there.
+
+        Returns:
+            The matplotlib figure (closed, if it was written).
+
+        Raises:
+            ImportError: Without matplotlib.
+        """
+        plt = need("matplotlib.pyplot", "examples", f"{type(self).__name__}.plot")
+        figure, axes = plt.subplots(layout="constrained", **self._canvas())
+        self._draw(axes)
+        if path is not None:
+            figure.savefig(path)
+            plt.close(figure)
+        return figure

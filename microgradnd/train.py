@@ -18,7 +18,7 @@ from operator import index
 from threading import current_thread, main_thread
 from typing import Any
 
-from .extras import need
+from .extras import Drawable, need
 from .modes import enable_grad, no_grad
 from .random import default_generator
 from .registry import REGISTRY
@@ -147,8 +147,8 @@ def _evaluate(
 # --------------------------------------------------------------------------------------- history
 
 
-class History:
-    """What `fit` gives: one row per epoch, and its columns by name.
+class History(Drawable):
+    """What `fit` gives: one row per epoch, and its columns by name; `plot` draws them.
 
     Args:
         rows: Dicts; their keys are the columns.
@@ -187,34 +187,22 @@ class History:
             lines[7:-6] = ["...".rjust(width[0])]
         return "\n".join(lines)
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw loss and metrics over the epochs, for training and validation.
+    @property
+    def _curves(self) -> list[str]:
+        return [n for n in self.columns if n not in ("epoch", "lr") and n[:4] != "val_"]
 
-        Args:
-            path: Write the picture there.
+    def _canvas(self) -> dict[str, Any]:
+        count = max(len(self._curves), 1)
+        return {"ncols": count, "figsize": (4.5 * count, 3.4), "squeeze": False}
 
-        Returns:
-            The matplotlib figure (closed, if it was written).
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-        plt = need("matplotlib.pyplot", "examples", "History.plot")
-        names = [n for n in self.columns if n not in ("epoch", "lr") and n[:4] != "val_"]
-        count = max(len(names), 1)
-        figure, grid = plt.subplots(
-            1, count, figsize=(4.5 * count, 3.4), squeeze=False, layout="constrained"
-        )
-        for axes, name in zip(grid[0], names, strict=False):
+    def _draw(self, grid: Any) -> None:
+        """Draw loss and metrics over the epochs, for training and validation."""
+        for axes, name in zip(grid[0], self._curves, strict=False):
             for column, label in ((name, "training"), (f"val_{name}", "validation")):
                 if column in self.columns:
                     axes.plot(self["epoch"], self[column], marker=".", label=label)
             axes.set(xlabel="epoch", ylabel=name)
             axes.legend()
-        if path is not None:
-            figure.savefig(path)
-            plt.close(figure)
-        return figure
 
     def state_dict(self) -> dict[str, Any]:
         """Give the rows, ready for JSON."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import of
+from ..extras import Drawable
 from ..functions import asarray
 from ..modes import enable_grad
 from ..nn.layers import Maxout, PReLU
@@ -22,7 +23,7 @@ from .evidence import Evidence, Layer, LayerState
 from .facts import Facts
 from .measure import host, spread, taken
 from .observe import Tally, Watcher, batches, clone, look, measuring, untouched, watching
-from .tables import bar, picture, table
+from .tables import bar, table
 from .thresholds import Thresholds
 
 ROWS = 256
@@ -47,8 +48,8 @@ class _Table:
 
 
 @dataclass(repr=False)
-class Flow(_Table):
-    """The loss's derivatives, layer by layer.
+class Flow(_Table, Drawable):
+    """The loss's derivatives, layer by layer; `plot` draws them.
 
     Attributes:
         layers, states: Of each layer `delta`, the RMS of an example's dL/dz, and `gradient`, that
@@ -87,30 +88,19 @@ class Flow(_Table):
                 f"{abs(self.per_layer):.2f} per layer: the first hidden layer gets "
                 f"{self.ratio:.2g} times what the last one gets")  # fmt: skip
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw both gradients over the layers.
+    def _canvas(self) -> dict[str, Any]:
+        return dict(figsize=(6.5, 3.6))
 
-        Args:
-            path: Write the picture there.
-
-        Returns:
-            The matplotlib figure (closed, if it was written).
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-
-        def draw(axes: Any) -> None:
-            for name, label in (("delta", "dL/dz"), ("gradient", "dL/dW")):
-                seen = [(i, getattr(s, name)) for i, s in enumerate(self.states)
-                        if getattr(s, name) > 0]  # fmt: skip
-                if seen:
-                    axes.semilogy(*zip(*seen, strict=True), "o-", label=f"{label} (RMS)")
-                    axes.legend()
-            axes.set_xticks(range(len(self.layers)), [layer.name for layer in self.layers])
-            axes.set(xlabel="layer", title="gradient flow")
-
-        return picture("gradient_flow", draw, path, figsize=(6.5, 3.6))
+    def _draw(self, axes: Any) -> None:
+        """Draw both gradients over the layers."""
+        for name, label in (("delta", "dL/dz"), ("gradient", "dL/dW")):
+            seen = [(i, getattr(s, name)) for i, s in enumerate(self.states)
+                    if getattr(s, name) > 0]  # fmt: skip
+            if seen:
+                axes.semilogy(*zip(*seen, strict=True), "o-", label=f"{label} (RMS)")
+                axes.legend()
+        axes.set_xticks(range(len(self.layers)), [layer.name for layer in self.layers])
+        axes.set(xlabel="layer", title="gradient flow")
 
 
 def gradient_flow(model: Any, loss_fn: Any, x: Any, y: Any) -> Flow:
@@ -144,8 +134,11 @@ def gradient_flow(model: Any, loss_fn: Any, x: Any, y: Any) -> Flow:
 
 
 @dataclass(repr=False)
-class Activations(_Table):
-    """Of each layer's output a = f(z): `LayerState` with mean, std, zeros, saturated, dead, ..."""
+class Activations(_Table, Drawable):
+    """Of each layer's output a = f(z): `LayerState` with mean, std, zeros, saturated, dead, ...
+
+    `plot` draws the histograms.
+    """
 
     def __repr__(self) -> str:
         rows = [(layer.name, layer.activation, s.mean, s.std, s.zeros, s.saturated, s.dead,
@@ -154,29 +147,17 @@ class Activations(_Table):
         return table(("layer", "activation", "mean", "std", "zeros", "saturated", "dead",
                       "histogram", "range"), rows)  # fmt: skip
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw the histogram of each layer's output.
-
-        Args:
-            path: Write the picture there.
-
-        Returns:
-            The matplotlib figure (closed, if it was written).
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-
-        def draw(grid: Any) -> None:
-            for axes, (layer, s) in zip(grid[:, 0], self._pairs(), strict=True):
-                edges = np.linspace(s.low, s.high, len(s.counts) + 1)
-                axes.bar(edges[:-1], s.counts, np.diff(edges), align="edge")
-                axes.set(ylabel=layer.name, yticks=[])
-            grid[0, 0].set(title="outputs of the layers")
-
+    def _canvas(self) -> dict[str, Any]:
         n = len(self.layers)
-        return picture("activation_stats", draw, path, nrows=n, squeeze=False,
-                        figsize=(5, 1 + 0.9 * n))  # fmt: skip
+        return dict(nrows=n, squeeze=False, figsize=(5, 1 + 0.9 * n))
+
+    def _draw(self, grid: Any) -> None:
+        """Draw the histogram of each layer's output."""
+        for axes, (layer, s) in zip(grid[:, 0], self._pairs(), strict=True):
+            edges = np.linspace(s.low, s.high, len(s.counts) + 1)
+            axes.bar(edges[:-1], s.counts, np.diff(edges), align="edge")
+            axes.set(ylabel=layer.name, yticks=[])
+        grid[0, 0].set(title="outputs of the layers")
 
 
 def _sparks(counts: list[int], width: int = 10) -> str:
@@ -294,8 +275,8 @@ def dead_units(model: Any, x: Any) -> Dead:
 
 
 @dataclass(repr=False)
-class Pieces:
-    """How often each piece of each Maxout unit wins.
+class Pieces(Drawable):
+    """How often each piece of each Maxout unit wins; `plot` draws the shares, unit by unit.
 
     Attributes:
         counts: By layer an array (units, pieces) of wins over all rows.
@@ -312,32 +293,20 @@ class Pieces:
         return table(("layer", "units", "pieces", "entropy", "unused", "single", "ties", "wins"),
                      rows) if rows else "no Maxout"  # fmt: skip
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw the share of each piece's wins, unit by unit.
-
-        Args:
-            path: Write the picture there.
-
-        Returns:
-            The matplotlib figure (closed, if it was written).
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-
-        def draw(grid: Any) -> None:
-            for axes, (layer, counts) in zip(grid[:, 0], self.counts.items(), strict=False):
-                share = np.sort(counts, axis=1)[:, ::-1] / np.maximum(counts.sum(1), 1)[:, None]
-                bottom = np.zeros(len(share))
-                for piece in share.T:
-                    axes.bar(range(len(share)), piece, 1.0, bottom=bottom, ec="white", lw=0.3)
-                    bottom += piece
-                axes.set(ylabel=layer, ylim=(0, 1))
-            grid[-1, 0].set(xlabel="unit; its pieces by their share of wins")
-
+    def _canvas(self) -> dict[str, Any]:
         n = max(len(self.counts), 1)
-        return picture("piece_usage", draw, path, nrows=n, squeeze=False,
-                        figsize=(7, 1 + 1.6 * n))  # fmt: skip
+        return dict(nrows=n, squeeze=False, figsize=(7, 1 + 1.6 * n))
+
+    def _draw(self, grid: Any) -> None:
+        """Draw the share of each piece's wins, unit by unit."""
+        for axes, (layer, counts) in zip(grid[:, 0], self.counts.items(), strict=False):
+            share = np.sort(counts, axis=1)[:, ::-1] / np.maximum(counts.sum(1), 1)[:, None]
+            bottom = np.zeros(len(share))
+            for piece in share.T:
+                axes.bar(range(len(share)), piece, 1.0, bottom=bottom, ec="white", lw=0.3)
+                bottom += piece
+            axes.set(ylabel=layer, ylim=(0, 1))
+        grid[-1, 0].set(xlabel="unit; its pieces by their share of wins")
 
 
 def piece_usage(model: Any, x: Any) -> Pieces:
@@ -395,8 +364,8 @@ class Shape:
 
 
 @dataclass(repr=False)
-class Shapes:
-    """Learned activations: `shapes`, one of each unit."""
+class Shapes(Drawable):
+    """Learned activations: `shapes`, one of each unit; `plot` draws the first ones."""
 
     shapes: list[Shape]
 
@@ -410,33 +379,21 @@ class Shapes:
                  kinds.most_common())) for layer, kinds in by_layer.items()]  # fmt: skip
         return table(("layer", "units", "learned shapes"), rows)
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw the curves of the first units.
-
-        Args:
-            path: Write the picture there.
-
-        Returns:
-            The matplotlib figure (closed, if it was written).
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-
-        def draw(grid: Any) -> None:
-            for axes in grid.flat[len(self.shapes) :]:
-                axes.set_axis_off()
-            for axes, shape in zip(grid.flat, self.shapes, strict=False):
-                axes.plot(shape.x, shape.y)
-                for at in shape.breaks:
-                    axes.axvline(at, color="0.8", lw=0.8, zorder=0)
-                axes.set_title(f"{shape.layer}[{shape.unit}]: {shape.kind}", fontsize=8)
-                axes.tick_params(labelsize=7)
-
+    def _canvas(self) -> dict[str, Any]:
         n = min(max(len(self.shapes), 1), PANELS)
         rows, columns = -(-n // 6), min(n, 6)
-        return picture("learned_shapes", draw, path, nrows=rows, ncols=columns, squeeze=False,
-                        figsize=(1.9 * columns, 1.7 * rows))  # fmt: skip
+        return dict(nrows=rows, ncols=columns, squeeze=False, figsize=(1.9 * columns, 1.7 * rows))
+
+    def _draw(self, grid: Any) -> None:
+        """Draw the curves of the first units."""
+        for axes in grid.flat[len(self.shapes) :]:
+            axes.set_axis_off()
+        for axes, shape in zip(grid.flat, self.shapes, strict=False):
+            axes.plot(shape.x, shape.y)
+            for at in shape.breaks:
+                axes.axvline(at, color="0.8", lw=0.8, zorder=0)
+            axes.set_title(f"{shape.layer}[{shape.unit}]: {shape.kind}", fontsize=8)
+            axes.tick_params(labelsize=7)
 
 
 class _Inputs(Watcher):

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from ..extras import Drawable
 from ..modes import no_grad
 from ..nn.module import Module
 from ..random import Generator, manual_seed
 from ..tape import Tensor
 from .measure import host, pair, sandbox
 from .observe import Watcher, batches, clone, measuring, watching
-from .tables import bar, number, picture, table
+from .tables import bar, number, table
 
 #: Of a loss in float64: relative changes below this are rounding.
 ROUNDING = 16 * float(np.finfo(np.float64).eps)
@@ -63,8 +64,8 @@ class Stop:
 
 
 @dataclass(repr=False)
-class Sensitivity:
-    """What single weights do to the loss.
+class Sensitivity(Drawable):
+    """What single weights do to the loss; `plot` draws it, and how the first change travels.
 
     Attributes:
         loss: Without a change, in float64.
@@ -98,32 +99,21 @@ class Sensitivity:
                       table(header, steps)]  # fmt: skip
         return "\n".join([*texts, *self.warnings])
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw the changes of the loss, and how the first one travels.
+    def _canvas(self) -> dict[str, Any]:
+        return dict(ncols=2, figsize=(10, 4))
 
-        Args:
-            path: Write the picture there.
-
-        Returns:
-            The matplotlib figure (closed, if it was written).
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-
-        def draw(pair: Any) -> None:
-            left, right = pair
-            moved = [w for w in self.weights if w.change]
-            left.barh([w.name for w in moved], [abs(w.change) for w in moved], log=bool(moved))
-            left.invert_yaxis()
-            left.set(xlabel=f"|change of the loss|, weight + {self.eps:g}")
-            steps = [s for s in self.travel if s.change > 0]
-            right.plot([s.layer for s in steps], [s.change for s in steps], "o-")
-            right.set(xlabel="layer", ylabel="change of its output (RMS)", title=self.followed)
-            if steps:
-                right.set_yscale("log")
-
-        return picture("sensitivity", draw, path, ncols=2, figsize=(10, 4))
+    def _draw(self, pair: Any) -> None:
+        """Draw the changes of the loss, and how the first one travels."""
+        left, right = pair
+        moved = [w for w in self.weights if w.change]
+        left.barh([w.name for w in moved], [abs(w.change) for w in moved], log=bool(moved))
+        left.invert_yaxis()
+        left.set(xlabel=f"|change of the loss|, weight + {self.eps:g}")
+        steps = [s for s in self.travel if s.change > 0]
+        right.plot([s.layer for s in steps], [s.change for s in steps], "o-")
+        right.set(xlabel="layer", ylabel="change of its output (RMS)", title=self.followed)
+        if steps:
+            right.set_yscale("log")
 
 
 def _log_bar(gain: float) -> str:

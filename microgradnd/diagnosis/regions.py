@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..backend import named
+from ..extras import Drawable
 from ..random import Generator
 from ..tape import raw
 from .piecewise import CHOICES, KINKS, Follower, host, rivals, slope
-from .tables import bar, picture, table
+from .tables import bar, table
 
 #: Regions whose share of the line or of the plane is smaller are rounding.
 SMALLEST = 1e-14
@@ -33,8 +34,8 @@ ROWS = 4096
 
 
 @dataclass(repr=False)
-class Line:
-    """The linear regions between two points a and b, at a + t (b - a).
+class Line(Drawable):
+    """The linear regions between two points a and b, at a + t (b - a); `plot` draws the outputs.
 
     Attributes:
         count: How many there are.
@@ -52,32 +53,21 @@ class Line:
     def __repr__(self) -> str:
         return f"{self.count} linear regions on the line{_by_place(Counter(self.places))}"
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw the outputs along the line, with a tick where a region ends.
+    def _canvas(self) -> dict[str, Any]:
+        return dict(figsize=(6.5, 3.6))
 
-        Args:
-            path: Write the picture there.
-
-        Returns:
-            The matplotlib figure (closed, if it was written).
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-
-        def draw(axes: Any) -> None:
-            axes.plot(self.t, np.reshape(self.outputs, (len(self.t), -1)), lw=1.2)
-            for t in self.breaks:
-                axes.axvline(t, color="0.8", lw=0.5, zorder=0)
-            axes.set(xlabel="t, from a to b", ylabel="output",
-                     title=f"{self.count} linear regions")  # fmt: skip
-
-        return picture("linear_regions", draw, path, figsize=(6.5, 3.6))
+    def _draw(self, axes: Any) -> None:
+        """Draw the outputs along the line, with a tick where a region ends."""
+        axes.plot(self.t, np.reshape(self.outputs, (len(self.t), -1)), lw=1.2)
+        for t in self.breaks:
+            axes.axvline(t, color="0.8", lw=0.5, zorder=0)
+        axes.set(xlabel="t, from a to b", ylabel="output",
+                 title=f"{self.count} linear regions")  # fmt: skip
 
 
 @dataclass(repr=False)
-class Plane:
-    """The linear regions in a plane, at origin + s u + t v, s and t between -1 and 1.
+class Plane(Drawable):
+    """The linear regions in a plane, at origin + s u + t v, s and t in [-1, 1]; `plot` colors them.
 
     Attributes:
         count: How many there are; sampled: how many the points are in.
@@ -96,29 +86,18 @@ class Plane:
         how = "" if self.exact else f" met by {self.labels.size} points"
         return f"{self.count} linear regions in the plane{how}"
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw each region in a color of its own.
+    def _canvas(self) -> dict[str, Any]:
+        return dict(figsize=(5, 5))
 
-        Args:
-            path: Write the picture there.
-
-        Returns:
-            The matplotlib figure (closed, if it was written).
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-
-        def draw(axes: Any) -> None:
-            shades = Generator(0).uniform(0.25, 0.95, (self.count, 3), backend=named("numpy"))
-            colors = shades.numpy()
-            for cell, color in zip(self.cells, colors, strict=False):
-                axes.fill(*np.transpose(cell), color=color, ec="black", lw=0.3)
-            if self.labels is not None:
-                axes.imshow(colors[self.labels], origin="lower", extent=(-1, 1, -1, 1))
-            axes.set(xlabel="s", ylabel="t", aspect="equal", title=repr(self))
-
-        return picture("linear_regions", draw, path, figsize=(5, 5))
+    def _draw(self, axes: Any) -> None:
+        """Draw each region in a color of its own."""
+        shades = Generator(0).uniform(0.25, 0.95, (self.count, 3), backend=named("numpy"))
+        colors = shades.numpy()
+        for cell, color in zip(self.cells, colors, strict=False):
+            axes.fill(*np.transpose(cell), color=color, ec="black", lw=0.3)
+        if self.labels is not None:
+            axes.imshow(colors[self.labels], origin="lower", extent=(-1, 1, -1, 1))
+        axes.set(xlabel="s", ylabel="t", aspect="equal", title=repr(self))
 
 
 def linear_regions(

@@ -1,12 +1,10 @@
-"""Short tables with bars, as the parts of the diagnosis print them, and pictures."""
+"""Short tables with bars, as the parts of the diagnosis print them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
-
-from ..extras import need
 
 #: Cells of a bar at full length.
 WIDTH = 20
@@ -50,14 +48,3 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
                    for c, w, r in zip(row, widths, right, strict=True)]  # fmt: skip
         lines.append("  ".join(aligned).rstrip())
     return "\n".join(lines)
-
-
-def picture(who: str, draw: Callable[[Any], None], path: Any, **options: Any) -> Any:
-    """Let a function draw on the axes of `pyplot.subplots(**options)`, and write that if wanted."""
-    plt = need("matplotlib.pyplot", "examples", f"{who}(...).plot")
-    figure, axes = plt.subplots(layout="constrained", **options)
-    draw(axes)
-    if path is not None:
-        figure.savefig(path)
-        plt.close(figure)
-    return figure

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import optim
-from ..extras import need
+from ..extras import Drawable
 from ..modes import no_grad
 from ..nn import init
 from ..nn.layers import BatchNorm1d, Dropout, Flatten, Identity, LayerNorm, Linear, Maxout, PReLU
@@ -631,8 +631,8 @@ class Depth:
 
 
 @dataclass
-class Depths:
-    """What `compare_depths` found; `print` shows the table.
+class Depths(Drawable):
+    """What `compare_depths` found; `print` shows the table, `plot` draws both results.
 
     Attributes:
         rows: One per depth, in their order.
@@ -674,17 +674,11 @@ class Depths:
                          "another activation.")  # fmt: skip
         return "\n".join(lines)
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw both results over depth; gives the matplotlib figure.
+    def _canvas(self) -> dict[str, Any]:
+        return {"figsize": (4.5, 3.4)}
 
-        Args:
-            path: Write the picture there.
-
-        Raises:
-            ImportError: Without matplotlib.
-        """
-        plt = need("matplotlib.pyplot", "examples", "Depths.plot")
-        figure, axes = plt.subplots(figsize=(4.5, 3.4), layout="constrained")
+    def _draw(self, axes: Any) -> None:
+        """Draw both results over depth."""
         for label in ("train", "test"):
             seen = [(row.depth, score.metric) for row in self.rows
                     if (score := getattr(row, label)) is not None]  # fmt: skip
@@ -692,10 +686,6 @@ class Depths:
                 axes.plot(*zip(*seen, strict=True), marker="o", label=label)
         axes.set(xlabel="hidden layers", ylabel=self.metric)
         axes.legend()
-        if path is not None:
-            figure.savefig(path)
-            plt.close(figure)
-        return figure
 
 
 def compare_depths(
