@@ -1,7 +1,8 @@
 """The primitives: formulas and nothing else; importing this package fills the registry."""
 
-from . import activations, elementwise, indexing, layers, linalg, losses, reductions, shaping
+from . import activations, elementwise, indexing, layers, losses, products, reductions, shaping
 
 __all__ = [
-    "activations", "elementwise", "indexing", "layers", "linalg", "losses", "reductions", "shaping",
+    "activations", "elementwise", "indexing", "layers", "losses", "products", "reductions",
+    "shaping",
 ]  # fmt: skip
