@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator as operators
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper
 from typing import Any
 
 from .arraylike import host_array
@@ -12,6 +12,7 @@ from .backend import BY_TYPE
 from .modes import MODE
 from .operands import NUMBERS, Inadmissible, admit, mixed
 from .registry import COMPOSITES, OVERRIDES, REGISTRY
+from .signatures import MISSING
 from .tape import Tensor, raw
 
 REFLECTED = frozenset(
@@ -19,31 +20,80 @@ REFLECTED = frozenset(
 )
 
 
-def composite(
-    *, numpy: Any = None, method: bool = False, operands: int = 1, **data: Any
-) -> Callable[..., Any]:
-    """Register a function made of primitives: a public name, and NumPy's function or a method.
+class Composite:
+    """A function made of primitives; to tests and documentation it looks like one of these.
 
-    The first `operands` arguments reach it as Tensors, whatever they were.
+    Args:
+        function: It gets Tensors, whatever its operands were.
+        numpy: The NumPy function (or functions) that this one takes over on Tensors.
+        method: The name of a Tensor method, or True for the function's own name.
+        operands: How many arguments are operands; `"*"` if the first is a list of them, None if all
+            that are given by position are.
+        outputs: Whether the result is a list.
+        view: Whether it may share memory with the first operand.
+        data: As for a primitive.
     """
 
-    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            tensors = [
-                x if isinstance(x, Tensor) else REGISTRY["identity"](x) for x in args[:operands]
-            ]
-            return function(*tensors, *args[operands:], **kwargs)
+    elementwise = False
+    rest, front, operator = "xs", None, None
+    operands = residuals = ()
 
-        run.data = data  # type: ignore[attr-defined]
-        COMPOSITES[function.__name__] = run
-        if numpy is not None:
-            OVERRIDES[numpy] = run
-        if method:
-            setattr(Tensor, function.__name__, run)
-        return run
+    def __init__(
+        self, function: Callable[..., Any], *, numpy: Any = (), method: str | bool = False,
+        operands: int | str | None = 1, outputs: bool = False, view: bool = False, **data: Any,
+    ):  # fmt: skip
+        update_wrapper(self, function)
+        self.name = self.__name__ = function.__name__
+        self.function, self.count, self.outputs, self.view = function, operands, outputs, view
+        self.listed = operands == "*"
+        self.numpy = numpy if isinstance(numpy, tuple) else (numpy,)
+        self.method = self.name if method is True else method or None
+        self.formulas = {"*": function} if data.get("differentiable", True) else {}
+        self.data = data
+        COMPOSITES[self.name] = self
+        OVERRIDES.update(dict.fromkeys(self.numpy, self))
+        if self.method:
+            define_method(self, self.method)
 
-    return declare
+    def __repr__(self) -> str:
+        return f"<composite {self.name}>"
+
+    def __reduce__(self) -> str:
+        return self.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function on Tensors."""
+        if self.listed:
+            return self.function([_tensor(x) for x in args[0]], *args[1:], **kwargs)
+        n: Any = len(args) if self.count is None else self.count
+        return self.function(*map(_tensor, args[:n]), *args[n:], **kwargs)
+
+    def bare(self, operands: Any, **attributes: Any) -> Any:
+        """Call with the operands in a list."""
+        return self(operands, **attributes) if self.listed else self(*operands, **attributes)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The attributes, each with its default, or `MISSING`."""
+        import inspect
+
+        parameters = list(inspect.signature(self.function).parameters.values())
+        n = 1 if self.listed or self.count is None else self.count
+        return {p.name: MISSING if p.default is p.empty else p.default for p in parameters[n:]}
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attributes."""
+        return tuple(self.defaults)
+
+
+def _tensor(x: Any) -> Tensor:
+    return x if isinstance(x, Tensor) else REGISTRY["identity"](x)
+
+
+def composite(**meta: Any) -> Callable[..., Composite]:
+    """Register a function made of primitives (see `Composite` for the arguments)."""
+    return lambda function: Composite(function, **meta)
 
 
 def refuse_takeover(op: Any) -> None:

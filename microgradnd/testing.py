@@ -30,7 +30,8 @@ import numpy as np
 
 from . import backend as backends
 from .modes import Switch
-from .registry import REGISTRY
+from .primitives import Primitive
+from .registry import COMPOSITES, REGISTRY
 from .signatures import MISSING
 from .tape import Tensor, reverse, wrap
 from .transforms import vjp
@@ -893,9 +894,8 @@ def numpy_call(op: Any, function: Any, operands: Sequence[Any], attrs: dict[str,
         return function(attrs["subscripts"], *operands)
     required = [attrs[name] for name in op.attributes if op.defaults[name] is MISSING]
     optional = {name: v for name, v in attrs.items() if op.defaults[name] is not MISSING}
-    if op.rest is not None:
-        return function(list(operands), *required, **optional)
-    return function(*operands, *required, **optional)
+    listed = op.rest is not None if isinstance(op, Primitive) else op.listed
+    return function(*([list(operands)] if listed else operands), *required, **optional)
 
 
 def check_reference(op: Any, sample: Sample) -> None:
@@ -1070,7 +1070,7 @@ def check_primitive(op: Any, *, stored: Sequence[dict[str, Any]] = (), seed: int
         >>> mg.testing.check_primitive(cubed).weak
         0
     """
-    op = REGISTRY[op] if isinstance(op, str) else op
+    op = (REGISTRY | COMPOSITES)[op] if isinstance(op, str) else op
     check_declaration(op)
     rng = np.random.default_rng(seed)
     done = Checked()

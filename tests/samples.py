@@ -18,19 +18,12 @@ from microgradnd.registry import COMPOSITES, REGISTRY
 from microgradnd.tape import Tensor
 from microgradnd.testing import cases, make
 
-#: Operands for what is composed of primitives.
-COMPOSED = {
-    "mfm": ([(2, 4)], {}),
-    "softmin": ([(2, 3)], {"axis": 0}),
-    "crelu": ([(2, 3)], {}),
-    "glu": ([(2, 4)], {}),
-    "outer": ([(3,), (2,)], {}),
-    "dot": ([(2, 3), (4, 3, 2)], {}),
-    "tensordot": ([(2, 3, 4), (4, 3, 2)], {"axes": ((1, 2), (1, 0))}),
-}
 #: Every primitive and composite that microgradnd itself declares.
-NAMES = [n for n, op in REGISTRY.items() if op.__module__.startswith("microgradnd.ops.")]
-NAMES += COMPOSITES
+OPS = {
+    name: op for name, op in (REGISTRY | COMPOSITES).items()
+    if op.__module__.startswith("microgradnd.ops.")
+}  # fmt: skip
+NAMES = list(OPS)
 
 
 class Sample(NamedTuple):
@@ -43,8 +36,8 @@ class Sample(NamedTuple):
     @property
     def masked(self) -> bool:
         """Whether a boolean array is an index here: values then decide a shape."""
-        op = REGISTRY.get(self.name)
-        indices = self.operands[len(op.operands) :] if op and op.rest == "indices" else []
+        op = OPS[self.name]
+        indices = self.operands[len(op.operands) :] if op.rest == "indices" else []
         return any(array.dtype.kind == "b" for array in indices)
 
     def __str__(self) -> str:
@@ -63,10 +56,7 @@ def samples(name: str, dtype: Any = "float32") -> list[Sample]:
     def cast(x: Any) -> Any:
         return x.astype(dtype) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
 
-    if name in COMPOSITES:
-        shapes, attributes = COMPOSED[name]
-        return [Sample(name, [cast(rng.uniform(-3, 3, s)) for s in shapes], attributes)]
-    op = REGISTRY[name]
+    op = OPS[name]
     calls = []
     for shapes, attributes in cases(op):
         operands = list(map(cast, make(op, shapes, attributes, rng, 2).operands))
@@ -82,8 +72,7 @@ def samples(name: str, dtype: Any = "float32") -> list[Sample]:
 
 def whole_samples(name: str) -> list[Sample]:
     """Give calls on integers and booleans, where the entry says that it takes them."""
-    op = REGISTRY.get(name)
-    kinds = op.data.get("dtypes", "f") if op else "f"
+    kinds = OPS[name].data.get("dtypes", "f")
     dtypes = [d for k, d in {"i": "int32", "u": "uint8", "b": "bool"}.items() if k in kinds]
     found = []
     for dtype in dtypes:
@@ -109,12 +98,12 @@ def place_all(sample: Sample, place: Any, leaves: bool = True) -> list[Any]:
 
 def call(sample: Sample, operands: list[Any]) -> list[Tensor]:
     """Run a sample on these operands, past the front; gives the list of its results."""
+    op = OPS[sample.name]
     if sample.name in COMPOSITES:
-        out = COMPOSITES[sample.name](*operands, **sample.attributes)
+        out = op.bare(operands, **sample.attributes)
     else:
-        op = REGISTRY[sample.name]
         out = op.apply(operands, op.signature.complete(sample.attributes))
-    return out if isinstance(out, list) else [out]
+    return list(out) if isinstance(out, (list, tuple)) else [out]
 
 
 def weights(like: list[Any]) -> list[np.ndarray]:

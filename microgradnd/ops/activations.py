@@ -112,7 +112,11 @@ def _to_winner(xp, g, winner, pieces, axis):
 maxout.vjp(x=_to_winner)
 
 
-@composite(module="MFM")
+@composite(
+    module="MFM",
+    cases=((((2, 4),), {}),),
+    reference=lambda x, axis=-1: np.maximum(*np.split(x, 2, axis)),
+)
 def mfm(x, axis=-1):
     r"""Max-feature-map: the larger of the two halves along an axis (strided groups of two).
 
@@ -734,7 +738,10 @@ log_softmax.vjp(
 )
 
 
-@composite()
+@composite(
+    cases=((((2, 3),), {"axis": 0}),),
+    reference=lambda x, axis=-1: np.exp(-x) / np.exp(-x).sum(axis=axis, keepdims=True),
+)
 def softmin(x, axis=-1):
     r"""Softmax of the negative, :math:`e^{-x_i} / \sum_j e^{-x_j}`; composed.
 
@@ -747,7 +754,12 @@ def softmin(x, axis=-1):
     return softmax(-x, axis=axis)
 
 
-@composite(module="CReLU")
+@composite(
+    module="CReLU",
+    cases=((((2, 3),), {}),),
+    kinks=(0,),
+    reference=lambda x, axis=-1: np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis),
+)
 def crelu(x, axis=-1):
     r"""Relu of the operand and of its negative, side by side; composed.
 
@@ -762,7 +774,11 @@ def crelu(x, axis=-1):
     return concatenate([relu(x), relu(-x)], axis=axis)
 
 
-@composite(module="GLU")
+@composite(
+    module="GLU",
+    cases=((((2, 4),), {}),),
+    reference=lambda x, axis=-1: (p := np.split(x, 2, axis))[0] / (1.0 + np.exp(-p[1])),
+)
 def glu(x, axis=-1):
     r"""Gated linear unit, :math:`a\,\sigma(b)` of the two halves along an axis; composed.
 

@@ -177,7 +177,7 @@ def _einsum_gradients(xp, g, xs, shapes, subscripts, wanted):
 einsum.vjp_all(_einsum_gradients)
 
 
-@composite(numpy=np.outer, operands=2)
+@composite(numpy=np.outer, operands=2, cases=((((3,), (2,)), {}),))
 def outer(x, y):
     r"""The products of all pairs, :math:`x_i y_j`, of the flattened operands.
 
@@ -191,7 +191,9 @@ def outer(x, y):
     return reshape(x, (-1, 1)) * reshape(y, (1, -1))
 
 
-@composite(numpy=np.dot, method=True, operands=2)
+@composite(
+    numpy=np.dot, method=True, operands=2, cases=((((2, 3), (4, 3, 2)), {}), (((3,), (3,)), {}))
+)
 def dot(x, y):
     r"""`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`.
 
@@ -205,7 +207,11 @@ def dot(x, y):
     return tensordot(x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
 
 
-@composite(numpy=np.tensordot, operands=2)
+@composite(
+    numpy=np.tensordot,
+    operands=2,
+    cases=((((2, 3, 4), (4, 3, 2)), {"axes": ((1, 2), (1, 0))}), (((2, 3), (3, 2)), {"axes": 1})),
+)
 def tensordot(x, y, axes=2):
     r"""The sum over some axes of `x` and as many of `y`; an integer means the last and the first.
 
