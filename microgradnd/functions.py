@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import backend as backends
+from . import overrides  # noqa: F401 - NumPy's protocols
 from .arraylike import check_dtype, imported, to_array
 from .modes import MODE, get_default_dtype
 from .registry import OVERRIDES, REGISTRY
@@ -112,25 +113,26 @@ def linspace(start: float, stop: float, num: int = 50, dtype: Any = None) -> Ten
     return wrap(backends.get().asarray(np.linspace(start, stop, num).astype(dtype)))
 
 
-def _like(name: str, x: Any, dtype: Any, *value: Any) -> Tensor:
+def _like(name: str, x: Any, dtype: Any, shape: Any, *value: Any) -> Tensor:
     array = x._array if isinstance(x, Tensor) else to_array(x, floats=get_default_dtype())
     make = getattr(backends.of(array).xp, name)
-    return wrap(make(array.shape, *value, dtype=check_dtype(dtype or array.dtype)))
+    shape = array.shape if shape is None else _shape(shape)
+    return wrap(make(shape, *value, dtype=check_dtype(dtype or array.dtype)))
 
 
-def zeros_like(x: Any, dtype: Any = None) -> Tensor:
-    """Make zeros with the shape, dtype and backend of another tensor."""
-    return _like("zeros", x, dtype)
+def zeros_like(x: Any, dtype: Any = None, shape: Any = None) -> Tensor:
+    """Make zeros with the dtype and backend (and the shape, unless given) of another tensor."""
+    return _like("zeros", x, dtype, shape)
 
 
-def ones_like(x: Any, dtype: Any = None) -> Tensor:
-    """Make ones with the shape, dtype and backend of another tensor."""
-    return _like("ones", x, dtype)
+def ones_like(x: Any, dtype: Any = None, shape: Any = None) -> Tensor:
+    """Make ones with the dtype and backend (and the shape, unless given) of another tensor."""
+    return _like("ones", x, dtype, shape)
 
 
-def full_like(x: Any, value: Any, dtype: Any = None) -> Tensor:
-    """Make a constant with the shape, dtype and backend of another tensor."""
-    return _like("full", x, dtype, value)
+def full_like(x: Any, value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
+    """Make a constant with the dtype and backend (and the shape, unless given) of another."""
+    return _like("full", x, dtype, shape, value)
 
 
 def allclose(
@@ -210,7 +212,7 @@ def _attach() -> None:
         np.allclose: allclose,
         np.shape: lambda x: raw(x).shape,
         np.ndim: lambda x: raw(x).ndim,
-        np.size: lambda x: raw(x).size,
+        np.size: lambda x, axis=None: raw(x).size if axis is None else raw(x).shape[axis],
     }
     OVERRIDES.update(likes)
 

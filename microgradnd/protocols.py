@@ -1,4 +1,4 @@
-"""The doors into the primitives: Python's operators, Tensor methods, NumPy's two protocols."""
+"""The doors into the primitives: operators, methods; and functions that are made of primitives."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ class Composite:
         self.name = self.__name__ = function.__name__
         self.function, self.count, self.outputs, self.view = function, operands, outputs, view
         self.listed = operands == "*"
+        self.leading = operands if isinstance(operands, int) else 1
         self.numpy = numpy if isinstance(numpy, tuple) else (numpy,)
         self.method = self.name if method is True else method or None
         self.formulas = {"*": function} if data.get("differentiable", True) else {}
@@ -78,7 +79,7 @@ class Composite:
         import inspect
 
         parameters = list(inspect.signature(self.function).parameters.values())
-        n = 1 if self.listed or self.count is None else self.count
+        n: Any = 1 if self.listed or self.count is None else self.count
         return {p.name: MISSING if p.default is p.empty else p.default for p in parameters[n:]}
 
     @property
@@ -149,74 +150,3 @@ def define_method(op: Any, name: str) -> None:
     method.__name__, method.__doc__ = name, op.__doc__
     method.__qualname__ = f"Tensor.{name}"
     setattr(Tensor, name, method)
-
-
-#: What does the work of a ufunc's own methods.
-WHOLE = {
-    ("add", "reduce"): "sum",
-    ("add", "accumulate"): "cumsum",
-    ("add", "at"): "scatter_add",
-    ("multiply", "reduce"): "prod",
-    ("multiply", "outer"): "outer",
-    ("maximum", "reduce"): "max",
-    ("minimum", "reduce"): "min",
-    ("logaddexp", "reduce"): "logsumexp",
-    ("logical_and", "reduce"): "all",
-    ("logical_or", "reduce"): "any",
-}
-
-
-#: What comes nearest to some of NumPy's functions whose names do not tell.
-NEAREST = {
-    "array_equal": "allclose",
-    "average": "mean",
-    "diff": "subtract",
-    "isclose": "allclose",
-    "median": "mean",
-    "ravel": "reshape",
-    "repeat": "take",
-    "roll": "take",
-    "sort": "take_along_axis",
-    "vstack": "concatenate",
-    "hstack": "concatenate",
-}
-
-
-def _nearest(name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, REGISTRY | COMPOSITES, n=1, cutoff=0.6)
-    near = NEAREST.get(name) or (close[0] if close else None)
-    return f"; the nearest is mg.{near}" if near else "; docs/operations.md lists what does"
-
-
-def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) -> Any:
-    op: Any = OVERRIDES.get(ufunc)
-    if op is None:
-        raise TypeError(f"np.{ufunc.__name__} does not take Tensors{_nearest(ufunc.__name__)}")
-    if how != "__call__" or kwargs:
-        what = f"np.{ufunc.__name__}" + (f".{how}" if how != "__call__" else "")
-        options = f" with {', '.join(kwargs)}=" if kwargs else ""
-        if how == "__call__" and list(kwargs) == ["out"]:
-            raise TypeError(
-                f"np.{ufunc.__name__} with out= (`a += t` on an array) does not take Tensors; use "
-                f"mg.{op.name} for a new tensor (`a = a + t`)"
-            )
-        ours = WHOLE.get((op.name, how), op.name)
-        raise TypeError(f"{what}{options} does not take Tensors; use mg.{ours}")
-    return op(*args)
-
-
-def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-    op: Any = OVERRIDES.get(function)
-    name = getattr(function, "__name__", str(function))
-    if op is None:
-        raise TypeError(f"np.{name} does not take Tensors{_nearest(name)}")
-    for option in ("out", "where", "initial", "casting"):
-        if kwargs.pop(option, None) is not None:
-            raise TypeError(f"np.{name} with {option}= does not take Tensors; use mg.{op.name}")
-    return op(*args, **kwargs)
-
-
-Tensor.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]
-Tensor.__array_function__ = _array_function  # type: ignore[attr-defined]

@@ -1,11 +1,14 @@
 """NumPy's functions on Tensors, Tensors as arrays, and DLPack."""
 
+import inspect
 import operator
 
 import numpy as np
 import pytest
 
 import microgradnd as mg
+from microgradnd import overrides, testing
+from microgradnd.registry import COMPOSITES, REGISTRY
 
 
 def leaf(values, dtype="float64"):
@@ -94,7 +97,6 @@ def test_functions_of_tensors_that_give_no_tensors():
         (lambda t: np.add.at(t, [0], 1.0), r"np\.add\.at.*mg\.(add|scatter_add)"),
         (lambda t: np.sum(t, out=np.zeros(())), r"np\.sum with out=.*mg\.sum"),
         (lambda t: np.sum(t, where=np.array([True, False])), r"np\.sum with where=.*mg\.sum"),
-        (lambda t: np.sum(t, initial=0.0), r"np\.sum with initial=.*mg\.sum"),
         (lambda t: np.cumprod(t), r"np\.cumprod.*nearest is mg\.(prod|cumsum)"),
         (lambda t: np.nansum(t), r"np\.nansum.*nearest is mg\.sum"),
         (lambda t: np.signbit(t), r"np\.signbit.*nearest is mg\.sign"),
@@ -197,3 +199,110 @@ def test_dlpack_of_the_wrong_kind():
         mg.from_dlpack([1.0])
     with pytest.raises(TypeError, match="complex"):
         mg.from_dlpack(Exporter(np.array([1j])))
+
+
+# ------------------------------------------------------------------------- NumPy's own signatures
+
+
+FUNCTIONS = {
+    f"{f.__module__}.{f.__name__}": (f, op)
+    for op in (REGISTRY | COMPOSITES).values()
+    for f in op.numpy
+    if not isinstance(f, np.ufunc) and op.__module__.startswith("microgradnd.ops.")
+}
+#: Values for the options of NumPy's functions that no case of ours has.
+TRIED = {
+    "axis": 0, "copy": True, "correction": 1, "ddof": 1, "device": "cpu", "dtype": "float32",
+    "initial": 0.5, "keepdims": True, "kind": "stable", "mean": 0.25, "mode": "wrap", "optimize": True,
+    "overwrite_input": True, "stable": True,
+}  # fmt: skip
+#: Calls with parameters that exclude those of the cases.
+FURTHER = {"clip": {"a": np.arange(4.0), "a_min": 0.5, "a_max": 2.5}}
+
+
+def alike(got, want):
+    """Whether Tensors (one, or several) are what NumPy gives for arrays."""
+    if isinstance(want, (list, tuple)):
+        return len(got) == len(want) and all(map(alike, got, want))
+    assert isinstance(got, mg.Tensor), type(got)
+    got, want = got.detach().numpy(), np.asarray(want)
+    close = np.allclose(got, want, rtol=1e-6, atol=1e-6)
+    return got.shape == want.shape and got.dtype == want.dtype and close
+
+
+def known(op, function, operands, attrs):
+    """The arguments of a case by the names of NumPy's parameters."""
+    ours = list(inspect.signature(op).parameters.values())
+    listed = op.listed if op.name in COMPOSITES else op.rest is not None
+    if function is np.einsum:
+        return {"operands": [attrs["subscripts"], *operands]}
+    values = [operands] if listed else list(operands)
+    named = attrs | {p.name: v for p, v in zip(ours, values, strict=False)}
+    if function is np.clip and "min" not in overrides.plan(function):  # before NumPy 2.1
+        named |= {f"a_{k}": named.get(k) for k in ("min", "max")}
+    found = {}
+    for name, to in overrides.plan(function).items():
+        p = overrides.parameters(function).parameters[name]
+        to = ours[to].name if isinstance(to, int) else to
+        to = "shape" if to == "sizes" else to
+        if p.kind is p.VAR_POSITIONAL:
+            found[name] = list(operands)
+        elif to in named and named[to] is not None:
+            found[name] = named[to]
+        elif p.kind is p.VAR_KEYWORD:
+            found |= {k: v for k, v in attrs.items() if k not in found}
+    assert attrs.keys() <= found.keys() | {ours[i].name for i in range(len(ours))}
+    return found
+
+
+def calls(function, given):
+    """A call with as much by position as can be, and one with as much by name as can be."""
+    parameters = overrides.parameters(function).parameters.values()
+    for by_place in (True, False):
+        args, options, open_ = [], {}, True
+        for p in parameters:
+            open_ = open_ and p.name in given
+            if p.kind is p.VAR_POSITIONAL:
+                args += given.get(p.name, [])
+            elif p.name in given:
+                free = by_place and open_ and p.kind is p.POSITIONAL_OR_KEYWORD
+                if free or p.kind is p.POSITIONAL_ONLY:
+                    args.append(given[p.name])
+                else:
+                    options[p.name] = given[p.name]
+        extra = given.keys() - {p.name for p in parameters}
+        yield args, options | {k: given[k] for k in extra}
+
+
+def lifted(x):
+    """Float arrays as Tensors, in lists too."""
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(lifted, x))
+    return mg.tensor(x) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_numpys_function_takes_what_numpys_own_signature_says(name):
+    function, op = FUNCTIONS[name]
+    theirs = overrides.parameters(function).parameters
+    further = FURTHER.get(function.__name__, {})
+    lacking = theirs.keys() - overrides.REFUSED - further.keys()
+    if further:
+        assert alike(function(**{k: lifted(v) for k, v in further.items()}), function(**further))
+    for shapes, attrs in testing.cases(op):
+        sample = testing.make(op, shapes, attrs, np.random.default_rng(0))
+        given = known(op, function, [x for x in sample.operands if x is not None], attrs)
+        lacking -= given.keys()
+        for option in [None, *(theirs.keys() & TRIED.keys() - given.keys())]:
+            more = {} if option is None else {option: TRIED[option]}
+            for args, options in calls(function, given | more):
+                try:
+                    want = function(*args, **options)
+                except (TypeError, ValueError, IndexError, RuntimeWarning):
+                    assert option is not None  # which does not fit this case
+                    continue
+                assert alike(function(*lifted(args), **{k: lifted(v) for k, v in options.items()}),
+                             want), (args, options)  # fmt: skip
+                lacking -= {option}
+    lacking -= {p.name for p in theirs.values() if p.kind is p.VAR_KEYWORD}
+    assert not lacking, f"no case and no option tries {lacking}"

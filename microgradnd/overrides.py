@@ -1,0 +1,252 @@
+"""NumPy's functions on Tensors: its two protocols, and its own signatures read as ours.
+
+What a function of NumPy calls `a`, `ary` or `indices_or_sections` is known here by its place; what
+has our name goes by name; the few options that ours lack (`dtype`, `initial`, ...) are carried out
+around the call. Only where a result is to be written, and how, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .registry import COMPOSITES, OVERRIDES, REGISTRY
+from .tape import Tensor
+
+#: What does the work of a ufunc's own methods.
+WHOLE = {
+    ("add", "reduce"): "sum",
+    ("add", "accumulate"): "cumsum",
+    ("add", "at"): "scatter_add",
+    ("multiply", "reduce"): "prod",
+    ("multiply", "accumulate"): "cumprod",
+    ("multiply", "outer"): "outer",
+    ("maximum", "reduce"): "max",
+    ("minimum", "reduce"): "min",
+    ("logaddexp", "reduce"): "logsumexp",
+    ("logical_and", "reduce"): "all",
+    ("logical_or", "reduce"): "any",
+}
+#: What comes nearest to some of NumPy's functions whose names do not tell.
+NEAREST = {"array_equal": "allclose", "average": "mean", "isclose": "allclose"}
+#: Options that say where a result is written, or how: not for Tensors.
+REFUSED = frozenset({"out", "where", "casting", "order", "subok"})
+#: The parameters of builtins, which do not tell them in every NumPy.
+BUILTIN = {
+    "concatenate": "arrays, /, axis=0, out=None, *, dtype=None, casting='same_kind'",
+    "dot": "a, b, out=None",
+    "inner": "a, b, /",
+    "vdot": "a, b, /",
+    "where": "condition, x=None, y=None, /",
+}
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, REGISTRY | COMPOSITES, n=1, cutoff=0.6)
+    near = NEAREST.get(name) or (close[0] if close else None)
+    return f"; the nearest is mg.{near}" if near else "; docs/operations.md lists what does"
+
+
+def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) -> Any:
+    op: Any = OVERRIDES.get(ufunc)
+    if op is None:
+        raise TypeError(f"np.{ufunc.__name__} does not take Tensors{_nearest(ufunc.__name__)}")
+    dtype = kwargs.pop("dtype", None) if how == "__call__" else None
+    if how != "__call__" or kwargs:
+        what = f"np.{ufunc.__name__}" + (f".{how}" if how != "__call__" else "")
+        options = f" with {', '.join(kwargs)}=" if kwargs else ""
+        if how == "__call__" and list(kwargs) == ["out"]:
+            raise TypeError(
+                f"np.{ufunc.__name__} with out= (`a += t` on an array) does not take Tensors; use "
+                f"mg.{op.name} for a new tensor (`a = a + t`)"
+            )
+        ours = WHOLE.get((op.name, how), op.name)
+        raise TypeError(f"{what}{options} does not take Tensors; use mg.{ours}")
+    return op(*([_cast(x, dtype) for x in args] if dtype else args))
+
+
+# ------------------------------------------------------------------------------ NumPy's signatures
+
+
+@cache
+def parameters(function: Any) -> Any:
+    """Give the signature of NumPy's function."""
+    from inspect import signature
+
+    try:
+        return signature(function)
+    except ValueError:
+        return signature(eval(f"lambda {BUILTIN[function.__name__]}: None"))
+
+
+@cache
+def plan(function: Any) -> dict[str, int | str | None]:
+    """Say of each of NumPy's parameters by which place or name it goes to ours; None if to none."""
+    from inspect import signature
+
+    op: Any = OVERRIDES[function]
+    ours = list(signature(op).parameters.values())
+    named = {p.name for p in ours if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    theirs = parameters(function).parameters
+    alone = getattr(op, "front", None) or getattr(op, "rest", None)
+    leading = getattr(op, "leading", None) or (1 if alone else len(getattr(op, "operands", "x")))
+    found: dict[str, int | str | None] = {}
+    for place, (name, p) in enumerate(theirs.items()):
+        by_place = place < len(ours) and ours[place].kind is not p.KEYWORD_ONLY
+        if by_place and place < leading:
+            found[name] = place
+        elif name in named:
+            found[name] = name
+        else:
+            lacking = p.kind is p.KEYWORD_ONLY or name in OPTIONS or not by_place
+            found[name] = None if lacking or ours[place].name in theirs else place
+    return found
+
+
+def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    op: Any = OVERRIDES.get(function)
+    name = getattr(function, "__name__", str(function))
+    if op is None:
+        raise TypeError(f"np.{name} does not take Tensors{_nearest(name)}")
+    if kwargs.keys() <= {"axis", "keepdims", "ddof"} and len(args) == 1:
+        return op(*args, **kwargs)  # the same for both, and most calls
+    signature = parameters(function)
+    places: list[Any] = []
+    ours: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for key, value in signature.bind(*args, **kwargs).arguments.items():
+        p, to = signature.parameters[key], plan(function)[key]
+        if key in REFUSED:
+            if not _is_default(p, value):
+                raise TypeError(f"np.{name} with {key}= does not take Tensors; use mg.{op.name}")
+        elif p.kind is p.VAR_POSITIONAL:
+            places += value
+        elif p.kind is p.VAR_KEYWORD:
+            ours |= value
+        elif isinstance(to, int):
+            places.append(value)
+        elif to is not None:
+            ours[to] = value
+        elif not _is_default(p, value):
+            if key not in OPTIONS:
+                raise TypeError(f"np.{name} with {key}= does not take Tensors; use mg.{op.name}")
+            options[key] = value
+    call: Callable[..., Any] = op
+    for key, value in options.items():
+        call = OPTIONS[key](call, function, value)
+    return call(*places, **ours)
+
+
+def _is_default(p: Any, value: Any) -> bool:
+    plain = isinstance(value, (bool, int, str, type(None)))
+    return value is None or value is p.default or bool(plain and value == p.default)
+
+
+# ------------------------------------------------------------------------ options that ours lack
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    if isinstance(x, (list, tuple)):
+        return [_cast(item, dtype) for item in x]
+    return REGISTRY["astype"](x, dtype) if hasattr(x, "dtype") else x
+
+
+def _dtype(call: Any, function: Any, dtype: Any) -> Any:
+    """Compute in another dtype."""
+    return lambda *args, **options: call(*(_cast(x, dtype) for x in args), **options)
+
+
+JOINED = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
+
+
+def _initial(call: Any, function: Any, initial: Any) -> Any:
+    """Begin a reduction with a value; of nothing it is the result."""
+    name = JOINED[OVERRIDES[function].name]  # type: ignore[attr-defined]
+
+    def begun(x: Tensor, **options: Any) -> Any:
+        if x.size:
+            return REGISTRY[name](call(x, **options), initial)
+        host = function(np.empty(x.shape, x.dtype), initial=initial, **options)
+        return REGISTRY["identity"](x.backend.asarray(host))
+
+    return begun
+
+
+def _mean(call: Any, function: Any, mean: Any) -> Any:
+    """Take the deviations, of variance or standard deviation, from a mean that is given."""
+    root = REGISTRY["sqrt"] if function is np.std else REGISTRY["identity"]
+
+    def around(x: Tensor, *, ddof: Any = 0, axis: Any = None, keepdims: bool = False) -> Any:
+        squares = REGISTRY["square"](x - mean)
+        total = REGISTRY["sum"](squares, axis=axis, keepdims=keepdims)
+        return root(total / (squares.size / total.size - ddof))
+
+    return around
+
+
+def _mode(call: Any, function: Any, mode: str) -> Any:
+    """Bring indices that are out of bounds inside."""
+    if mode not in ("wrap", "clip"):
+        raise ValueError(f"np.take: mode must be 'raise', 'wrap' or 'clip', got {mode!r}")
+
+    def inside(x: Tensor, *args: Any, indices: Any = None, axis: Any = None) -> Any:
+        n = x.size if axis is None else x.shape[axis]
+        indices = args[0] if args else indices
+        if mode == "wrap":
+            return call(x, REGISTRY["remainder"](indices, n), axis=axis)
+        return call(x, REGISTRY["clip"](indices, 0, n - 1), axis=axis)
+
+    return inside
+
+
+def _copy(call: Any, function: Any, copy: bool) -> Any:
+    """Copy always, or never."""
+    if function is np.nan_to_num:
+        raise TypeError("np.nan_to_num with copy=False does not take Tensors; use mg.nan_to_num")
+
+    def checked(x: Tensor, *args: Any, **options: Any) -> Any:
+        out = call(x, *args, **options)
+        if copy:
+            return REGISTRY["copy"](out)
+        if function is np.reshape and not x.backend.shares_memory(x._array, out._array):
+            raise ValueError("np.reshape with copy=False: the new shape needs a copy")
+        return out
+
+    return checked
+
+
+def _device(call: Any, function: Any, device: Any) -> Any:
+    raise ValueError(f"np.{function.__name__}: NumPy's only device is 'cpu', got {device!r}")
+
+
+def _same(call: Any, function: Any, value: Any) -> Any:
+    """Ignore what changes only how a result is computed: sorts are always stable."""
+    return call
+
+
+#: What an option that ours lack makes of a call.
+OPTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "copy": _copy,
+    "correction": lambda call, function, n: lambda *args, **options: call(
+        *args, **options | {"ddof": n}
+    ),
+    "device": lambda call, function, name: (
+        call if name == "cpu" else _device(call, function, name)
+    ),
+    "dtype": _dtype,
+    "initial": _initial,
+    "kind": _same,
+    "mean": _mean,
+    "mode": _mode,
+    "optimize": _same,
+    "overwrite_input": _same,
+    "stable": _same,
+}
+
+Tensor.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]
+Tensor.__array_function__ = _array_function  # type: ignore[attr-defined]
