@@ -7,7 +7,9 @@ so blocks nest: an outer trace also lists what happens inside an inner one.
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isinf, isnan
@@ -506,6 +508,24 @@ def trace(show: int = 6) -> Trace:
         '[5 (7)] [-1 (1)]'
     """
     return Trace(show)
+
+
+def live_nodes() -> dict[str, int]:
+    """Count the steps of all graphs in memory, by operation, the most frequent first.
+
+    If their sum grows from one training step to the next, somebody keeps results with their graphs,
+    in a list of losses perhaps: keep `loss.item()` or `loss.detach()`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor(1.0, requires_grad=True)
+        >>> before = sum(mg.live_nodes().values())
+        >>> kept = [mg.exp(x) for _ in range(3)]
+        >>> sum(mg.live_nodes().values()) - before
+        3
+    """
+    found = Counter(x.op.name for x in gc.get_objects() if type(x) is Node and x.op is not None)
+    return dict(found.most_common())
 
 
 def _attributes(node: Node, attrs: Any) -> dict[str, Any]:

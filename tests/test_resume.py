@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -198,21 +197,6 @@ def test_tied_weights_are_tied_again(tmp_path):
     assert other[1].weight is other[0].weight
     assert other[0].weight.tolist() == model[0].weight.tolist()
     assert [*another.state_dict()["state"]] == [*optimizer.state_dict()["state"]]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_resumed_in_a_fresh_process_after_the_first_was_killed(tmp_path):
-    def program(what):
-        done = subprocess.run(
-            [sys.executable, __file__, what, tmp_path], capture_output=True, text=True, timeout=120
-        )
-        assert done.stderr == ""
-        return done.stdout
-
-    assert program("kill").split() == ["9"] * len(RUNS)
-    # JSON makes lists of tuples; compare like with like.
-    plain = {name: Run(name).train(16).print(8) for name in RUNS}
-    assert json.loads(program("resume")) == json.loads(json.dumps(plain))
 
 
 def main(what, folder):

@@ -149,6 +149,10 @@ class Optimizer:
 
     Attributes:
         param_groups: A dict per group: `"params"`, and the options, which may be changed.
+        on_nonfinite: What a step does about gradients with NaN or infinities: nothing
+            (`"ignore"`, the default), `"raise"`, or `"skip"` itself. To look at them waits for a
+            device. Set it after the optimizer is made.
+        skipped: How many steps were skipped.
 
     Raises:
         TypeError: If something is no parameter.
@@ -160,6 +164,7 @@ class Optimizer:
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
         self.defaults = defaults
+        self._policy, self.skipped = "ignore", 0
         self.param_groups: list[dict[str, Any]] = []
         self._flats: list[list[Flat]] = []
         self._laid: list[list[Tensor]] = []  # the parameters of each group that are in its buffers
@@ -195,6 +200,18 @@ class Optimizer:
         _not_negative(type(self).__name__, group, "lr", "weight_decay", "eps", "momentum")
 
     # --- use
+
+    @property
+    def on_nonfinite(self) -> str:
+        """What a step does about gradients that are not finite; see the class."""
+        return self._policy
+
+    @on_nonfinite.setter
+    def on_nonfinite(self, policy: str) -> None:
+        if policy not in ("ignore", "raise", "skip"):
+            who = f"{type(self).__name__}: on_nonfinite"
+            raise ValueError(f"{who} is 'ignore', 'raise' or 'skip', got {policy!r}")
+        self._policy = policy
 
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Add parameters with options of their own.
@@ -232,6 +249,9 @@ class Optimizer:
 
         Args:
             closure: Computes the loss and calls backward; what it gives is given back.
+
+        Raises:
+            FloatingPointError: If a gradient is not finite and `on_nonfinite` is `"raise"`.
         """
         if not (self._before or self._after):
             return self._step(closure)
@@ -254,6 +274,11 @@ class Optimizer:
                 loss = closure()
         if len(self.param_groups) != len(self._flats):
             raise RuntimeError("step: param_groups has another length; use add_param_group")
+        if self._policy != "ignore" and (told := self._nonfinite()):
+            if self._policy == "raise":
+                raise FloatingPointError(f"{type(self).__name__}: {told}; nothing was updated")
+            self.skipped += 1
+            return loss
         ready = []
         for number, group in enumerate(self.param_groups):
             names, flags = self.slots(group), self.flags(group)
@@ -282,6 +307,28 @@ class Optimizer:
                 if storage is not None:
                     storage.version[0] += 1
         return loss
+
+    def _nonfinite(self) -> str:
+        """Name the first gradient that is not finite, or give `""`; one wait for each buffer."""
+        for number in range(len(self.param_groups)):
+            for flat in self._current(number):
+                held = [p for p in flat.params if p._node is not None and p._node.grad is not None]
+                if not held:
+                    continue
+                xp = flat.backend.xp
+                fine = xp.stack([xp.all(xp.isfinite(p._node.grad._array), axis=None) for p in held])
+                bad = np.flatnonzero(~flat.backend.to_numpy(fine))
+                if bad.size:
+                    p = held[bad[0]]
+                    i = next(i for i, q in enumerate(self.param_groups[number]["params"]) if q is p)
+                    values = flat.backend.to_numpy(p._node.grad._array)
+                    at = np.unravel_index(np.argmin(np.isfinite(values)), values.shape)
+                    return (
+                        f"the gradient of parameter {i} of group {number}, shape {p.shape}, has "
+                        f"{values[at].item()} at index {[int(k) for k in at]}; "
+                        "mg.detect_anomaly() says where it comes from"
+                    )
+        return ""
 
     def register_step_pre_hook(self, hook: Callable[[Any, Any, Any], Any]) -> Handle:
         """Call `hook(optimizer, args, kwargs)` before each step, with the arguments of `step`.
