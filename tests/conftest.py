@@ -11,6 +11,8 @@ from microgradnd import backend
 from microgradnd.modes import MODE
 from microgradnd.random import default_generator
 
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
+
 try:
     from hypothesis import HealthCheck, settings
 except ImportError:  # the tests of the device run without it
@@ -21,12 +23,26 @@ else:
     settings.register_profile("dev", max_examples=5, derandomize=True, database=None, **COMMON)
     settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **COMMON)
     settings.register_profile("nightly", max_examples=1000, print_blob=True, **COMMON)
-    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+    settings.load_profile(PROFILE)
 
 
-def pytest_collection_modifyitems(items):
-    """What binds the session's calls to the real CuPy runs when all of them were made."""
+def pytest_collection_modifyitems(config, items):
+    """The whole suite leaves out what takes seconds, but for `ci`; what asks the real CuPy is last.
+
+    What binds the session's calls to the real CuPy runs when all of them were made.
+    """
     items.sort(key=lambda item: item.path.name == "test_real_cupy.py")
+    whole = config.args_source is config.ArgsSource.TESTPATHS and not config.option.markexpr
+    if whole and PROFILE == "dev":
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+
+
+def pytest_report_header():
+    """Say which profile it is, and how to run the rest."""
+    rest = "; HYPOTHESIS_PROFILE=ci runs what takes seconds, too" * (PROFILE == "dev")
+    return f"profile: {PROFILE}{rest}"
 
 
 @pytest.fixture(autouse=True)

@@ -213,8 +213,8 @@ FUNCTIONS = {
 #: Values for the options of NumPy's functions that no case of ours has.
 TRIED = {
     "axis": 0, "copy": True, "correction": 1, "ddof": 1, "device": "cpu", "dtype": "float32",
-    "initial": 0.5, "keepdims": True, "kind": "stable", "mean": 0.25, "mode": "wrap", "optimize": True,
-    "overwrite_input": True, "stable": True,
+    "initial": 0.5, "keepdims": True, "kind": "stable", "mean": 0.25, "mode": "wrap",
+    "optimize": True, "overwrite_input": True, "stable": True,
 }  # fmt: skip
 #: Calls with parameters that exclude those of the cases.
 FURTHER = {"clip": {"a": np.arange(4.0), "a_min": 0.5, "a_max": 2.5}}
@@ -299,7 +299,8 @@ def test_numpys_function_takes_what_numpys_own_signature_says(name):
                 try:
                     want = function(*args, **options)
                 except (TypeError, ValueError, IndexError, RuntimeWarning):
-                    assert option is not None  # which does not fit this case
+                    # The option does not fit this case; before NumPy 2.1 clip needed both bounds.
+                    assert option is not None or function is np.clip
                     continue
                 assert alike(function(*lifted(args), **{k: lifted(v) for k, v in options.items()}),
                              want), (args, options)  # fmt: skip
