@@ -161,7 +161,10 @@ def cotangent(value: Any, like: Any, what: str) -> Any:
         own = type(value) in backends.BY_TYPE
         value = REGISTRY["copy"](value if own else to_array(value, like.dtype, like.backend))
     if value.shape != like.shape:
-        raise ValueError(f"{what}: a gradient of shape {value.shape} for shape {like.shape}")
+        raise ValueError(
+            f"{what}: the gradient has shape {value.shape}, the tensor {like.shape}; give one of the "
+            "tensor's shape, nothing is broadcast here"
+        )
     if value.backend is not like.backend:
         raise TypeError(
             f"{what}: a gradient on {value.backend.name!r} for a tensor on {like.backend.name!r}"

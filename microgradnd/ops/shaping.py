@@ -17,6 +17,9 @@ def ints(*sizes):
     """A shape or a list of axes given as one sequence or as several numbers."""
     if len(sizes) == 1 and (sizes[0] is None or isinstance(sizes[0], (tuple, list))):
         sizes = sizes[0]
+    for n in sizes or ():
+        if not hasattr(n, "__index__"):
+            raise TypeError(f"a shape, or an order of axes, is made of integers, got {n!r}")
     return None if sizes is None else tuple(operator.index(n) for n in sizes)
 
 
@@ -57,7 +60,8 @@ def reshape(xp, x, /, shape):
     unknown = shape.count(-1)
     fits = known == x.size if not unknown else known and x.size % known == 0
     if unknown > 1 or not fits or any(n < -1 for n in shape):
-        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}")
+        hint = "; one length at most may be -1" if unknown > 1 else ""
+        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}{hint}")
     return xp.reshape(x, shape)
 
 
