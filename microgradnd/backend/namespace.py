@@ -22,6 +22,7 @@ SAME = _words(
     add subtract multiply divide floor_divide remainder power negative positive absolute sign sqrt
     square reciprocal exp exp2 expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh
     tanh arcsinh arccosh arctanh maximum minimum logaddexp
+    fmax fmin cbrt hypot arctan2 logaddexp2 floor ceil trunc rint round
     equal not_equal less less_equal greater greater_equal
     logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor invert
     isnan isinf isfinite

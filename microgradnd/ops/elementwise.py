@@ -1,4 +1,4 @@
-"""Elementwise arithmetic, powers, exponentials, trigonometry, comparisons and logic."""
+"""Elementwise arithmetic, powers, rounding, exponentials, trigonometry, comparisons, logic."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..arraylike import check_dtype
+from ..backend.namespace import LARGEST
 from ..modes import get_default_dtype
 from ..primitives import primitive
 
@@ -232,6 +233,26 @@ def sqrt(xp, x, /):
 sqrt.vjp(x=lambda g, out: 0.5 * g / out)
 
 
+@primitive(
+    elementwise=True,
+    numpy=np.cbrt,
+    domain=POSITIVE,
+    conventions=(("cbrt at 0", ([0.0],), {}, ([math.inf],)),),
+)
+def cbrt(xp, x, /):
+    r"""The cube root, :math:`\sqrt[3]{x}`, of negative numbers too; its slope at 0 is infinite.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 4) for t in mg.value_and_grad(mg.cbrt)(-8.0)]
+        [-2.0, 0.0833]
+    """
+    return xp.cbrt(x)
+
+
+cbrt.vjp(x=lambda g, out: g / (3.0 * out * out))
+
+
 @primitive(elementwise=True, numpy=np.reciprocal, domain=POSITIVE)
 def reciprocal(xp, x, /):
     r"""The reciprocal, :math:`1 / x`.
@@ -350,6 +371,61 @@ minimum.vjp(
 )  # fmt: skip
 
 
+def _halved(xp, g, x, y, wins):
+    """What `x` gets of the gradient: all if it wins, half at a tie."""
+    return xp.where(x == y, 0.5 * g, xp.where(wins, g, 0.0))
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.fmax,
+    conventions=(
+        ("fmax at a tie", ([1.0], [1.0]), {}, ([0.5], [0.5])),
+        ("fmax with a NaN", ([math.nan], [1.0]), {}, ([0.0], [1.0])),
+    ),
+)
+def fmax(xp, x, y, /):
+    r"""The larger of two, :math:`\max(x, y)`, where a NaN loses; at a tie each gets half.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.fmax, (0, 1))(float("nan"), 3.0)
+        (Tensor(3.), (Tensor(0.), Tensor(1.)))
+    """
+    return xp.fmax(x, y)
+
+
+fmax.vjp(
+    x=lambda xp, g, x, y: _halved(xp, g, x, y, (x > y) | (y != y)),
+    y=lambda xp, g, x, y: _halved(xp, g, x, y, (y > x) | ((x != x) & (y == y))),
+)
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.fmin,
+    conventions=(
+        ("fmin at a tie", ([1.0], [1.0]), {}, ([0.5], [0.5])),
+        ("fmin with a NaN", ([1.0], [math.nan]), {}, ([1.0], [0.0])),
+    ),
+)
+def fmin(xp, x, y, /):
+    r"""The smaller of two, :math:`\min(x, y)`, where a NaN loses; at a tie each gets half.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.fmin, (0, 1))(float("nan"), 3.0)
+        (Tensor(3.), (Tensor(0.), Tensor(1.)))
+    """
+    return xp.fmin(x, y)
+
+
+fmin.vjp(
+    x=lambda xp, g, x, y: _halved(xp, g, x, y, (x < y) | (y != y)),
+    y=lambda xp, g, x, y: _halved(xp, g, x, y, (y < x) | ((x != x) & (y == y))),
+)
+
+
 @primitive(
     elementwise=True,
     numpy=np.clip,
@@ -422,6 +498,131 @@ where.vjp(
     x=lambda xp, g, condition: xp.where(condition, g, 0.0),
     y=lambda xp, g, condition: xp.where(condition, 0.0, g),
 )
+
+
+# ----------------------------------------------------------------------------- rounding
+
+WHOLE = tuple(range(-3, 4))
+HALVES = tuple(i + 0.5 for i in range(-3, 3))
+
+
+def _flat(xp, g):
+    return xp.zeros_like(g)
+
+
+@primitive(elementwise=True, numpy=np.floor, domain=(-3, 3), kinks=WHOLE, dtypes="fiub")
+def floor(xp, x, /):
+    r"""The largest integer not above `x`, :math:`\lfloor x \rfloor`; its slope is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.floor([-1.5, 1.5]), mg.grad(mg.floor)(1.5)
+        (Tensor([-2.,  1.]), Tensor(0.))
+    """
+    return xp.floor(x)
+
+
+floor.vjp(x=_flat)
+
+
+@primitive(elementwise=True, numpy=np.ceil, domain=(-3, 3), kinks=WHOLE, dtypes="fiub")
+def ceil(xp, x, /):
+    r"""The smallest integer not below `x`, :math:`\lceil x \rceil`; its slope is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.ceil([-1.5, 1.5]), mg.grad(mg.ceil)(1.5)
+        (Tensor([-1.,  2.]), Tensor(0.))
+    """
+    return xp.ceil(x)
+
+
+ceil.vjp(x=_flat)
+
+
+@primitive(elementwise=True, numpy=(np.trunc, np.fix), domain=(-3, 3), kinks=WHOLE, dtypes="fiub")
+def trunc(xp, x, /):
+    r"""`x` without its decimals, :math:`\mathrm{sign}(x) \lfloor |x| \rfloor`; its slope is 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.trunc([-1.5, 1.5]), mg.grad(mg.trunc)(1.5)
+        (Tensor([-1.,  1.]), Tensor(0.))
+    """
+    return xp.trunc(x)
+
+
+trunc.vjp(x=_flat)
+
+
+@primitive(elementwise=True, numpy=np.rint, domain=(-3, 3), kinks=HALVES)
+def rint(xp, x, /):
+    r"""The nearest integer, of two the even one, :math:`\lfloor x \rceil`; its slope is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.rint([0.5, 1.5, 1.75]), mg.grad(mg.rint)(1.75)
+        (Tensor([0., 2., 2.]), Tensor(0.))
+    """
+    return xp.rint(x)
+
+
+rint.vjp(x=_flat)
+
+
+@primitive(
+    elementwise=True,
+    numpy=(np.round, np.around),
+    method=True,
+    domain=(-1, 1),
+    kinks=tuple(i / 20 for i in range(-20, 21)),
+    variants=({"decimals": 0}, {"decimals": 1}),
+    dtypes="fiu",
+)
+def round(xp, x, /, decimals=0):
+    r"""The nearest number of d decimals, :math:`10^{-d} \lfloor 10^d x \rceil`; its slope is 0.
+
+    Of two equally near numbers it is the even one; negative `decimals` round to tens, hundreds...
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.round([0.5, 1.26, -1.5], 1), mg.round([0.5, 1.5, 2.5]), mg.grad(mg.round)(1.25)
+        (Tensor([ 0.5,  1.3, -1.5]), Tensor([0., 2., 2.]), Tensor(0.))
+    """
+    return xp.round(x, decimals=decimals)
+
+
+round.vjp(x=_flat)
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.nan_to_num,
+    dtypes="fiub",
+    conventions=(
+        ("nan_to_num", ([math.nan, math.inf, -math.inf, 2.0],), {}, ([0.0, 0.0, 0.0, 1.0],)),
+    ),
+)
+def nan_to_num(xp, x, /, copy=True, nan=0.0, posinf=None, neginf=None):
+    r"""Finite numbers for others: `nan` for NaN, the largest for :math:`\pm\infty` unless given.
+
+    What is replaced has the gradient 0. The result is a new tensor, whatever `copy` says.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.nan_to_num([float("nan"), float("inf"), 2.0], posinf=9.0)
+        Tensor([0., 9., 2.])
+        >>> mg.grad(mg.nan_to_num)(float("nan")), mg.grad(mg.nan_to_num)(2.0)
+        (Tensor(0.), Tensor(1.))
+    """
+    if x.dtype.kind != "f":
+        return xp.copy(x)
+    high, low = LARGEST[x.dtype.char], -LARGEST[x.dtype.char]
+    x = xp.where(x == math.inf, high if posinf is None else posinf, xp.where(x != x, nan, x))
+    return xp.where(x == -math.inf, low if neginf is None else neginf, x)
+
+
+nan_to_num.vjp(x=lambda xp, g, x: xp.where(xp.isfinite(x), g, 0.0))
 
 
 # ----------------------------------------------------------------------------- exponentials
@@ -546,17 +747,69 @@ def logaddexp(xp, x, y, /):
     return xp.logaddexp(x, y)
 
 
-def _share(xp, x, y, out):
-    """:math:`e^x / (e^x + e^y) = e^{x - out}`; at an infinity the limit."""
+def _share(xp, x, y, out, exp):
+    """:math:`e^x / (e^x + e^y) = e^{x - out}` (or the powers of 2); at an infinity the limit."""
     finite = xp.isfinite(out)
     limit = xp.where(x == y, 0.5, xp.where(x == out, 1.0, 0.0))
-    return xp.where(finite, xp.exp(xp.where(finite, x - out, 0.0)), limit)
+    return xp.where(finite, exp(xp.where(finite, x - out, 0.0)), limit)
 
 
 logaddexp.vjp(
-    x=lambda xp, g, x, y, out: g * _share(xp, x, y, out),
-    y=lambda xp, g, x, y, out: g * _share(xp, y, x, out),
+    x=lambda xp, g, x, y, out: g * _share(xp, x, y, out, xp.exp),
+    y=lambda xp, g, x, y, out: g * _share(xp, y, x, out, xp.exp),
 )
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.logaddexp2,
+    conventions=(
+        ("logaddexp2 with +inf", ([math.inf], [0.0]), {}, ([1.0], [0.0])),
+        ("logaddexp2 of -inf", ([-math.inf], [-math.inf]), {}, ([0.5], [0.5])),
+    ),
+)
+def logaddexp2(xp, x, y, /):
+    r"""The logarithm to base two of a sum of powers of two, :math:`\log_2(2^x + 2^y)`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.logaddexp2, (0, 1))(3.0, 3.0)
+        (Tensor(4.), (Tensor(0.5), Tensor(0.5)))
+    """
+    return xp.logaddexp2(x, y)
+
+
+logaddexp2.vjp(
+    x=lambda xp, g, x, y, out: g * _share(xp, x, y, out, xp.exp2),
+    y=lambda xp, g, x, y, out: g * _share(xp, y, x, out, xp.exp2),
+)
+
+
+@primitive(
+    elementwise=True,
+    front=lambda x, eps=None: ((x if eps is None else clip(x, eps, 1.0 - eps),), {}),
+    domain=(0.05, 0.95),
+    reference=lambda x: 2.0 * np.arctanh(2.0 * x - 1.0),
+)
+def logit(xp, x, /):
+    r"""The inverse of the sigmoid, :math:`\ln\frac{x}{1 - x}`; NaN outside [0, 1].
+
+    Called as `logit(x, eps=None)`; with eps, `x` is first held between eps and 1 - eps.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.logit)(0.5)
+        (Tensor(0.), Tensor(4.))
+        >>> mg.grad(mg.logit)(0.0, eps=0.25)
+        Tensor(0.)
+    """
+    middle = xp.absolute(x - 0.5) < 0.25  # near 1/2 the logarithm of a quotient cancels
+    far = xp.where(middle, 0.25, x)
+    near = xp.arctanh(2.0 * xp.where(middle, x, 0.5) - 1.0)
+    return xp.where(middle, 2.0 * near, xp.log(far / (1.0 - far)))
+
+
+logit.vjp(x=lambda xp, g, x: xp.where((x < 0) | (x > 1), math.nan, g / (x * (1.0 - x))))
 
 
 @primitive(elementwise=True, reference=np.vectorize(math.erf, otypes=[float]))
@@ -680,6 +933,135 @@ def arctan(xp, x, /):
 
 
 arctan.vjp(x=lambda g, x: g / (1.0 + x * x))
+
+
+def _part(xp, x, r):
+    """:math:`x / r` of a vector of length r with a part x: 0 at 0, and finite where r is not."""
+    ratio = xp.where(r == 0, 0.0, x / xp.where(r == 0, 1.0, r))
+    sign = xp.where(x > 0, xp.ones_like(ratio), -1.0)
+    return xp.where(xp.isinf(r) & (ratio != ratio), sign, ratio)
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.hypot,
+    domain={"x": POSITIVE, "y": (-3, 3)},
+    conventions=(
+        ("hypot at (0, 0)", ([0.0], [0.0]), {}, ([0.0], [0.0])),
+        ("hypot at (-inf, 1)", ([-math.inf], [1.0]), {}, ([-1.0], [0.0])),
+    ),
+)
+def hypot(xp, x, y, /):
+    r"""The length of a vector, :math:`\sqrt{x^2 + y^2}`, without overflow; its slope at 0 is 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.hypot, (0, 1))(3.0, 4.0)
+        (Tensor(5.), (Tensor(0.6), Tensor(0.8)))
+    """
+    return xp.hypot(x, y)
+
+
+hypot.vjp(
+    x=lambda xp, g, out, x: g * _part(xp, x, out),
+    y=lambda xp, g, out, y: g * _part(xp, y, out),
+)
+
+
+def _turn(xp, x, y):
+    """:math:`x / (x^2 + y^2)`, without overflow; 0 at (0, 0)."""
+    r = xp.hypot(x, y)
+    return _part(xp, x, r) / xp.where(r == 0, 1.0, r)
+
+
+@primitive(
+    elementwise=True,
+    numpy=np.arctan2,
+    domain={"y": POSITIVE, "x": (-3, 3)},  # off the jump at y = 0, x < 0
+    conventions=(
+        ("arctan2 at (0, 0)", ([0.0], [0.0]), {}, ([0.0], [0.0])),
+        ("arctan2 at (inf, inf)", ([math.inf], [math.inf]), {}, ([0.0], [0.0])),
+    ),
+)
+def arctan2(xp, y, x, /):
+    r"""The angle of the point (x, y), :math:`\arctan(y / x)` in the right quadrant (radians).
+
+    Its slope at (0, 0) is taken as 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 3) for t in (mg.arctan2(1.0, -1.0), mg.grad(mg.arctan2)(1.0, -1.0))]
+        [2.356, -0.5]
+    """
+    return xp.arctan2(y, x)
+
+
+arctan2.vjp(
+    y=lambda xp, g, y, x: g * _turn(xp, x, y),
+    x=lambda xp, g, y, x: -g * _turn(xp, y, x),
+)
+
+
+@primitive(elementwise=True, numpy=np.sinc, conventions=(("sinc at 0", ([0.0],), {}, ([0.0],)),))
+def sinc(xp, x, /):
+    r"""The sine over its argument, :math:`\frac{\sin \pi x}{\pi x}`, and 1 at 0.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.sinc([0.0, 1e-9])
+        Tensor([1., 1.])
+        >>> [round(t.item(), 3) for t in mg.value_and_grad(mg.sinc)(0.5)]
+        [0.637, -1.273]
+    """
+    z = math.pi * xp.where(x == 0, 1.0, x)
+    return xp.where(x == 0, 1.0, xp.sin(z) / z)
+
+
+#: :math:`(\cos z - \sin z / z) / z^2` in powers of :math:`z^2`, the highest first.
+SINC = [(-1.0) ** k * 2 * k / math.factorial(2 * k + 1) for k in range(11, 0, -1)]
+
+
+def _sinc_slope(xp, x):
+    z = math.pi * x
+    near = xp.absolute(z) < 1.0  # there the quotient cancels, at each order more
+    small, far = xp.where(near, z, 0.0), xp.where(near, 1.0, z)
+    square, total = small * small, SINC[0]
+    for term in SINC[1:]:
+        total = total * square + term
+    return math.pi * xp.where(near, small * total, (xp.cos(far) - xp.sin(far) / far) / far)
+
+
+sinc.vjp(x=lambda xp, g, x: g * _sinc_slope(xp, x))
+
+
+@primitive(elementwise=True, numpy=(np.deg2rad, np.radians))
+def deg2rad(xp, x, /):
+    r"""Degrees as radians, :math:`\frac{\pi}{180} x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 4) for t in mg.value_and_grad(mg.deg2rad)(180.0)]
+        [3.1416, 0.0175]
+    """
+    return x * (math.pi / 180.0)
+
+
+deg2rad.vjp(x=lambda g: g * (math.pi / 180.0))
+
+
+@primitive(elementwise=True, numpy=(np.rad2deg, np.degrees))
+def rad2deg(xp, x, /):
+    r"""Radians as degrees, :math:`\frac{180}{\pi} x`.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> [round(t.item(), 4) for t in mg.value_and_grad(mg.rad2deg)(1.0)]
+        [57.2958, 57.2958]
+    """
+    return x * (180.0 / math.pi)
+
+
+rad2deg.vjp(x=lambda g: g * (180.0 / math.pi))
 
 
 @primitive(elementwise=True, numpy=np.sinh)

@@ -73,6 +73,7 @@ FUNCTIONS = [
     "reshape",
     "result_type",
     "roll",
+    "round",
     "shares_memory",
     "sort",
     "split",
