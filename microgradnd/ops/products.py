@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 
 from ..primitives import primitive
 from ..protocols import composite
 from ..tape import sum_to
-from .shaping import reshape, transpose
+from .shaping import laced, moveaxis, on_axis, reshape, roll, transpose
 
 
 def _check(x, y):
@@ -241,3 +242,113 @@ def tensordot(x, y, axes=2):
     a = reshape(transpose(x, (*rows, *left)), (math.prod(above), n))
     b = reshape(transpose(y, (*right, *columns)), (n, math.prod(below)))
     return reshape(a @ b, (*above, *below))
+
+
+@composite(
+    numpy=np.inner, operands=2, dtypes="fiu",
+    cases=((((2, 3), (4, 3)), {}), (((3,), (3,)), {}), (((), (2,)), {})),
+)  # fmt: skip
+def inner(x, y):
+    r"""The sum over the last axis of both, :math:`\sum_k x_{ik} y_{jk}`.
+
+    Raises:
+        ValueError: If these axes differ in length.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.inner)(mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0]))
+        (Tensor(11.), Tensor([3., 4.]))
+    """
+    return tensordot(x, y, ((-1,), (-1,))) if x.ndim and y.ndim else x * y
+
+
+@composite(
+    numpy=np.vdot, operands=2, dtypes="fiu", cases=((((2, 3), (6,)), {}), (((), ()), {}))
+)
+def vdot(x, y):
+    r"""The sum of all products, :math:`\sum_i x_i y_i`, of the flattened operands.
+
+    Raises:
+        ValueError: If their sizes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.vdot)(mg.tensor([[1.0, 2.0]]), mg.tensor([3.0, 4.0]))
+        (Tensor(11.), Tensor([[3., 4.]]))
+    """
+    if x.size != y.size:
+        raise ValueError(f"vdot: shapes {x.shape} and {y.shape} have not the same size")
+    return reshape(x, (-1,)) @ reshape(y, (-1,))
+
+
+@composite(
+    operands=2, dtypes="fiu", reference=lambda x, y, axis=-1: (x * y).sum(axis),
+    cases=((((2, 3), (3,)), {}), (((3, 2), (3, 1)), {"axis": 0})),
+)  # fmt: skip
+def vecdot(x, y, axis=-1):
+    r"""The sum of products along an axis, :math:`\sum_k x_k y_k`; the other axes broadcast.
+
+    Raises:
+        ValueError: If the axis has not the same length in both.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, y = mg.tensor([[1.0, 2.0], [0.0, 1.0]]), mg.tensor([3.0, 4.0])
+        >>> mg.vecdot(x, y), mg.grad(lambda y: mg.vecdot(x, y).sum())(y)
+        (Tensor([11.,  4.]), Tensor([1., 3.]))
+    """
+    if x.shape[on_axis(axis, x.ndim)] != y.shape[on_axis(axis, y.ndim)]:
+        raise ValueError(f"vecdot: {x.shape} and {y.shape}: axis {axis} differs in length")
+    return (moveaxis(x, axis, -1) * moveaxis(y, axis, -1)).sum(axis=-1)
+
+
+@composite(
+    numpy=np.cross, operands=2, dtypes="fi",
+    cases=((((2, 3), (3,)), {}), (((3, 2), (2, 3)), {"axisa": 0, "axisc": 0}),
+           (((3, 2), (3, 1)), {"axis": 0})),
+)  # fmt: skip
+def cross(x, y, axisa=-1, axisb=-1, axisc=-1, axis=None):
+    r"""The vector product in three dimensions, :math:`x \times y`; other axes broadcast.
+
+    Args:
+        x: The left operand.
+        y: The right one.
+        axisa: The axis of the vectors in `x`.
+        axisb: Their axis in `y`.
+        axisc: Their axis in the result.
+        axis: All three at once.
+
+    Raises:
+        ValueError: If the vectors have not three components.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, y = mg.tensor([1.0, 0.0, 0.0]), mg.tensor([0.0, 1.0, 0.0])
+        >>> mg.cross(x, y), mg.grad(lambda x: mg.cross(x, y).sum())(x)
+        (Tensor([0., 0., 1.]), Tensor([ 1.,  0., -1.]))
+    """
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    x, y = moveaxis(x, axisa, -1), moveaxis(y, axisb, -1)
+    if x.shape[-1] != 3 or y.shape[-1] != 3:
+        raise ValueError(f"cross: three components are wanted, got {x.shape[-1]}, {y.shape[-1]}")
+    return moveaxis(roll(x * roll(y, -1, -1) - roll(x, -1, -1) * y, -1, -1), -1, axisc)
+
+
+@composite(
+    numpy=np.kron, operands=2, dtypes="fiu",
+    cases=((((2, 3), (2, 1)), {}), (((2,), (2, 1, 2)), {}), (((), (2,)), {})),
+)  # fmt: skip
+def kron(x, y):
+    r"""Kronecker's product: every element of `x` times all of `y`, in blocks.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, y = mg.tensor([1.0, 2.0]), mg.tensor([1.0, 10.0])
+        >>> mg.kron(x, y), mg.grad(lambda x: mg.kron(x, y).sum())(x)
+        (Tensor([ 1., 10.,  2., 20.]), Tensor([11., 11.]))
+    """
+    ones = (1,) * max(x.ndim, y.ndim)
+    left, right = ((1,) * (len(ones) - z.ndim) + z.shape for z in (x, y))
+    out = reshape(x, laced(left, ones)) * reshape(y, laced(ones, right))
+    return reshape(out, tuple(map(operator.mul, left, right)))
