@@ -20,23 +20,25 @@ except ImportError:  # the tests of the device run without it
 else:
     COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
     # Plain `pytest`: the same few examples every time.
-    settings.register_profile("dev", max_examples=5, derandomize=True, database=None, **COMMON)
+    settings.register_profile("dev", max_examples=3, derandomize=True, database=None, **COMMON)
     settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **COMMON)
     settings.register_profile("nightly", max_examples=1000, print_blob=True, **COMMON)
     settings.load_profile(PROFILE)
 
 
-def pytest_collection_modifyitems(config, items):
-    """The whole suite leaves out what takes seconds, but for `ci`; what asks the real CuPy is last.
-
-    What binds the session's calls to the real CuPy runs when all of them were made.
-    """
+def binding_last(items):
+    """What binds the session's calls to the real CuPy runs when all of them were made."""
     items.sort(key=lambda item: item.path.name == "test_real_cupy.py")
+
+
+def pytest_collection_modifyitems(config, items):
+    """A plain run of the whole suite leaves out what takes seconds."""
+    binding_last(items)
     whole = config.args_source is config.ArgsSource.TESTPATHS and not config.option.markexpr
     if whole and PROFILE == "dev":
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in set(slow)]
+        slow = {item for item in items if item.get_closest_marker("slow")}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
 
 
 def pytest_report_header():

@@ -537,6 +537,7 @@ def test_stored_results_can_be_shown_and_were_measured_undisturbed(file):
         assert all((c.get("waited") or 0.0) < timing.DISTURBED for c in cells if c)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gpu", [False, True])
 def test_the_picture_has_points_and_lines_for_what_was_measured(gpu, tmp_path):
     image = pytest.importorskip("matplotlib.image", reason="matplotlib draws the picture")

@@ -225,5 +225,5 @@ def test_what_binds_the_calls_of_the_session_runs_last():
 
     names = ["test_real_cupy.py", "test_a.py", "test_real_cupy.py", "test_z.py"]
     items = [SimpleNamespace(path=SimpleNamespace(name=name), n=n) for n, name in enumerate(names)]
-    conftest.pytest_collection_modifyitems(items)
+    conftest.binding_last(items)
     assert [item.n for item in items] == [1, 3, 0, 2]

@@ -168,6 +168,7 @@ EXPECTED = {"vanishing": "VANISHING", "dying": "LR_HIGH", "exploding": "EXPLODIN
             "overfit": "OVERFIT", "lr": "LR_LOW", "maxout": None}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_demo_shows_its_fault(name, quick):
     out, state = StringIO(), dict(mg.random.default_generator().state)
@@ -197,6 +198,7 @@ def test_depth_activation_and_language_can_be_chosen(quick):
     assert "2 层 relu" in out.getvalue() and report.roots == []
 
 
+@pytest.mark.slow
 def test_a_demo_runs_on_another_backend(quick):
     with registered(DEVICE):
         report = demo.run("lr", backend=DEVICE.name, out=StringIO())

@@ -200,6 +200,7 @@ def drawn(text, tmp_path, width=1280, height=800):
     return json.loads(told[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
 
 
+@pytest.mark.slow
 @browser
 @pytest.mark.parametrize(
     "name, lang, width",

@@ -432,6 +432,7 @@ def test_every_file_of_the_suite_is_run_by_some_process(tmp_path):
     assert len(bare) == 6
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_device_run_without_hypothesis(tmp_path):
     (tmp_path / "hypothesis.py").write_text("raise ImportError('planted')\n")
     for command, env in gpu_check.suite_jobs(tmp_path, bare=True, quick=True).values():
@@ -443,6 +444,7 @@ def test_the_tests_of_the_device_run_without_hypothesis(tmp_path):
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_a_failing_test_and_a_dying_process_are_reported(monkeypatch, task):
     (task.scratch / "test_one.py").write_text(
         "import pytest\n"
@@ -524,6 +526,7 @@ def test_a_step_that_says_nothing_fails(tmp_path):
     assert (outcome.status, outcome.line) == (FAILED, "no result")
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_stopped_with_its_children(tmp_path):
     code = (
         "WRITE\nimport subprocess\n"
