@@ -12,6 +12,8 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+from . import windows
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -36,6 +38,7 @@ OWN = _words(
     """
     astype copy erf erfc sigmoid log_softmax einsum getitem scatter_add setitem take take_along_axis
     collect route one_hot pick max_and_winner count_classes check_indices
+    conv conv_input conv_weight unfold fold
     """
 )
 NAMES = SAME | OWN
@@ -125,7 +128,8 @@ def build(module: Any, special: Any, **own: Any) -> Namespace:
         hit = module.expand_dims(ids, axis) == module.reshape(module.arange(n), row)
         return hit.astype(dtype)
 
-    def max_and_winner(x: Any) -> Any:
+    def max_and_winner(x: Any, axes: int = 1) -> Any:
+        x = x if axes == 1 else x.reshape((*x.shape[:-axes], math.prod(x.shape[-axes:])))
         winner = module.argmax(x, axis=-1)
         return collect(x, winner), winner.astype(smallest(x.shape[-1]))
 
@@ -153,6 +157,7 @@ def build(module: Any, special: Any, **own: Any) -> Namespace:
         "scatter_add": scatter_add,
         "einsum": lambda xs, subscripts: module.einsum(subscripts, *xs),
         "take_along_axis": lambda x, indices, axis: module.take_along_axis(x, indices, axis),
+        **windows.build(module, None),
         **own,
     }
     if functions.keys() != NAMES:

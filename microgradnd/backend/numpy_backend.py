@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import math
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import special
+from . import special, windows
 from .interface import Backend
 from .namespace import build
 
@@ -155,29 +156,45 @@ def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return GENERAL.log_softmax(x, axis)
 
 
-def max_and_winner(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum and the first winner along the last axis; few pieces are compared one by one.
+MOST = 16, 128  # so many pieces are few: along one axis, and of a window
+
+
+def max_and_winner(x: np.ndarray, axes: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Maximum and the first winner along the last axes; few pieces are compared one by one.
 
     That takes a quarter of `argmax`'s time, but it cannot tell which NaN came first.
     """
-    if not 0 < x.shape[-1] <= 16 or x.dtype.char not in "fd":
-        return GENERAL.max_and_winner(x)
-    pieces = np.ascontiguousarray(np.moveaxis(x, -1, 0))
-    best, winner = pieces[0].copy(), np.zeros(x.shape[:-1], np.uint8)
+    if not 0 < math.prod(x.shape[-axes:]) <= MOST[axes > 1] or x.dtype.char not in "fd":
+        return GENERAL.max_and_winner(x, axes)
+    pieces: Any = np.ascontiguousarray(np.moveaxis(x, -1, 0)) if axes == 1 else [
+        x[(..., *at)] for at in np.ndindex(x.shape[-axes:])
+    ]  # fmt: skip
+    best = pieces[0].copy(order="K")
+    winner = np.zeros_like(best, np.uint8)
     for j in range(1, len(pieces)):
         better = pieces[j] > best
         np.maximum(best, pieces[j], out=best)
         np.maximum(winner, better.view(np.uint8) * np.uint8(j), out=winner)
-    return (best, winner) if np.isfinite(best.max(initial=0)) else GENERAL.max_and_winner(x)
+    return (best, winner) if np.isfinite(best.max(initial=0)) else GENERAL.max_and_winner(x, axes)
 
 
 def route(x: np.ndarray, winner: np.ndarray, pieces: int) -> np.ndarray:
-    """Zeros with a new last axis, and `x` at the winner's place, by one flat index."""
+    """Zeros with a new last axis, and `x` at the winner's place, by one flat index.
+
+    Images lie the other way in memory (`windows.py`), and the new axis then lies first.
+    """
+    if x.ndim > 2 and not x.flags.c_contiguous:
+        g, chosen = windows.inside(x), windows.inside(winner)
+        out = np.zeros((pieces, *g.shape), x.dtype)
+        for j in range(pieces):
+            np.copyto(out[j], g, where=chosen == j)
+        return out.transpose((g.ndim, *range(1, g.ndim), 0))
     out = np.zeros((*x.shape, pieces), x.dtype)
     out.reshape(-1)[_count(x.size) * pieces + winner.reshape(-1)] = x.reshape(-1)
     return out
 
 
+BLOCK = 1 << 21  # bytes of a convolution's columns that stay in the cache
 GENERAL = build(np, special, check_indices=check_indices, count_classes=count_classes)
 
 
@@ -207,6 +224,7 @@ class NumpyBackend(Backend):
             max_and_winner=max_and_winner,
             route=route,
             check_indices=check_indices,
+            **windows.build(np, BLOCK),
         )
 
     def asarray(self, data: Any, dtype: Any = None) -> np.ndarray:

@@ -1,8 +1,18 @@
 """The primitives: formulas and nothing else; importing this package fills the registry."""
 
-from . import activations, elementwise, indexing, layers, losses, products, reductions, shaping
+from . import (
+    activations,
+    conv,
+    elementwise,
+    indexing,
+    layers,
+    losses,
+    products,
+    reductions,
+    shaping,
+)
 
 __all__ = [
-    "activations", "elementwise", "indexing", "layers", "losses", "products", "reductions",
+    "activations", "conv", "elementwise", "indexing", "layers", "losses", "products", "reductions",
     "shaping",
 ]  # fmt: skip
