@@ -103,7 +103,8 @@ def plan(function: Any) -> dict[str, int | str | None]:
         elif name in named:
             found[name] = name
         else:
-            lacking = p.kind is p.KEYWORD_ONLY or name in OPTIONS or not by_place
+            named_only = p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD)
+            lacking = named_only or name in OPTIONS or not by_place
             found[name] = None if lacking or ours[place].name in theirs else place
     return found
 

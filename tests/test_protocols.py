@@ -233,7 +233,7 @@ def alike(got, want):
 def known(op, function, operands, attrs):
     """The arguments of a case by the names of NumPy's parameters."""
     ours = list(inspect.signature(op).parameters.values())
-    listed = op.listed if op.name in COMPOSITES else op.rest is not None
+    listed = op.rest is not None if op.name in REGISTRY else op.listed or op.count is None
     if function is np.einsum:
         return {"operands": [attrs["subscripts"], *operands]}
     values = [operands] if listed else list(operands)

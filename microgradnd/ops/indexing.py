@@ -472,7 +472,7 @@ def triu(x, k=0):
 @composite(
     numpy=np.diff, view=True, dtypes="fiub",
     cases=((((3, 4),), {}), (((4, 2),), {"n": 2, "axis": 0}), (((3,),), {"n": 0}),
-           (((3,),), {"n": 4})),
+           (((3,),), {"n": 4}), (((2, 3),), {"prepend": 0, "append": 1})),
 )  # fmt: skip
 def diff(x, n=1, axis=-1, prepend=None, append=None):
     r"""Differences of neighbours along an axis, :math:`x_{i+1} - x_i`, `n` times over.
@@ -503,9 +503,10 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
 
 
 def _end(x, value, axis):
-    """What is joined to `x` along an axis; a number in the dtype of `x` where it can be."""
+    """What is joined to `x` along an axis; a number does not widen floats."""
     if isinstance(value, (int, float)):
-        value = x.backend.xp.full((), value, dtype=np.result_type(x.dtype, value))
+        dtype = x.dtype if x.dtype.kind == "f" else np.asarray(value).dtype
+        value = x.backend.xp.full((), value, dtype=dtype)
     value = _tensor(value)
     return value if value.ndim else broadcast_to(value, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
 
@@ -579,7 +580,7 @@ def _constant(x, axis, width, value):
 
 
 @composite(
-    operands=2, dtypes="fiub",
+    operands=2,
     cases=((((2, 3), [[0], [2]], (2, 1)), {"axis": 1}), (((2, 3), [[1]], ()), {"axis": -1}),
            (((2, 3), [5, 0], (2,)), {"axis": None})),
     reference=lambda x, indices, v, axis: np.put_along_axis(y := x.copy(), indices, v, axis) or y,
@@ -601,8 +602,11 @@ def put_along_axis(x, indices, values, axis):
     """
     if axis is None:
         return reshape(setitem(reshape(x, (-1,)), indices, values), x.shape)
-    if indices.ndim != x.ndim:
-        raise ValueError(f"put_along_axis: indices of shape {indices.shape} for shape {x.shape}")
+    if indices.ndim != x.ndim or indices.dtype.kind not in "iu":
+        raise ValueError(
+            f"put_along_axis: integers with {x.ndim} axes are wanted, got {indices.dtype} "
+            f"{indices.shape}"
+        )
     at = on_axis(axis, x.ndim)
     grid = _grid(x.backend.xp, indices._array, x.shape, x.shape, at)
     return setitem(x, tuple(map(wrap, grid)), values)

@@ -304,8 +304,8 @@ def vecdot(x, y, axis=-1):
 
 @composite(
     numpy=np.cross, operands=2, dtypes="fi",
-    cases=((((2, 3), (3,)), {}), (((3, 2), (2, 3)), {"axisa": 0, "axisc": 0}),
-           (((3, 2), (3, 1)), {"axis": 0})),
+    cases=((((4, 3), (3,)), {}), (((3, 4), (4, 3)), {"axisa": 0, "axisc": 0}),
+           (((3, 2), (3, 1)), {"axis": 0}), (((3,), (4, 3)), {"axisb": 1})),
 )  # fmt: skip
 def cross(x, y, axisa=-1, axisb=-1, axisc=-1, axis=None):
     r"""The vector product in three dimensions, :math:`x \times y`; other axes broadcast.

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..operands import mixed
 from ..primitives import primitive
 from ..protocols import composite
 from ..registry import ALIASES
@@ -406,8 +407,15 @@ def flatten(x):
     return copy(reshape(x, (-1,)))
 
 
-def _each(xs, lift):
+def together(name, xs):
+    """Raise unless all operands live on one backend."""
+    if len({x.backend for x in xs}) > 1:
+        raise mixed(name, [x._array for x in xs])
+
+
+def _each(name, xs, lift):
     """One result for one operand, and a tuple for several."""
+    together(name, xs)
     out = tuple(map(lift, xs))
     return out[0] if len(out) == 1 else out
 
@@ -425,7 +433,7 @@ def atleast_1d(*xs):
         >>> y, pull(10 * y)
         (Tensor([2.]), (Tensor(20.),))
     """
-    return _each(xs, lambda x: x if x.ndim else reshape(x, (1,)))
+    return _each("atleast_1d", xs, lambda x: x if x.ndim else reshape(x, (1,)))
 
 
 @composite(numpy=np.atleast_2d, operands=None, outputs=True, view=True, cases=LIFTED)
@@ -438,7 +446,7 @@ def atleast_2d(*xs):
         >>> y, pull(10 * y)
         (Tensor([[1., 2.]]), (Tensor([10., 20.]),))
     """
-    return _each(xs, lambda x: x if x.ndim > 1 else reshape(x, (1, -1)))
+    return _each("atleast_2d", xs, lambda x: x if x.ndim > 1 else reshape(x, (1, -1)))
 
 
 @composite(numpy=np.atleast_3d, operands=None, outputs=True, view=True, cases=LIFTED)
@@ -451,7 +459,9 @@ def atleast_3d(*xs):
         >>> y.shape, pull(10 * y)
         ((1, 2, 1), (Tensor([10., 20.]),))
     """
-    return _each(xs, lambda x: x if x.ndim > 2 else expand_dims(atleast_2d(x), -1))
+    return _each(
+        "atleast_3d", xs, lambda x: x if x.ndim > 2 else expand_dims(atleast_2d(x), -1)
+    )
 
 
 @composite(
@@ -800,12 +810,13 @@ def broadcast_arrays(*xs):
         >>> y, pull(y)
         (Tensor([3., 3.]), (Tensor(6.),))
     """
+    together("broadcast_arrays", xs)
     shape = common_shape("broadcast_arrays", xs)
     return tuple(broadcast_to(x, shape) for x in xs)
 
 
 def common_shape(name, xs):
-    """The shape to which all broadcast."""
+    """The shape to which all operands broadcast."""
     try:
         return np.broadcast_shapes(*(x.shape for x in xs))
     except ValueError:
@@ -836,6 +847,7 @@ def meshgrid(*xs, indexing="xy", sparse=False, copy=True):
     """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing must be 'xy' or 'ij', got {indexing!r}")
+    together("meshgrid", xs)
     n = len(xs)
     rows = [reshape(x, (1,) * i + (-1,) + (1,) * (n - 1 - i)) for i, x in enumerate(xs)]
     if indexing == "xy" and n > 1:
