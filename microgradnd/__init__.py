@@ -12,7 +12,7 @@ with `MICROGRADND_BACKEND=cupy`.
 
 from typing import Any
 
-from . import backend, ops, random
+from . import backend, linalg, ops, random
 from .backend import Backend, BackendError
 from .functions import (
     allclose,
@@ -67,6 +67,7 @@ __all__ = [
     "is_tensor",
     "jacobian",
     "jvp",
+    "linalg",
     "linspace",
     "live_nodes",
     "load",
@@ -90,7 +91,11 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
-_OPERATIONS = REGISTRY | COMPOSITES | {name: REGISTRY[op] for name, op in ALIASES.items()}
+_OPERATIONS = {
+    name: op
+    for name, op in (REGISTRY | COMPOSITES | {a: REGISTRY[op] for a, op in ALIASES.items()}).items()
+    if op.data.get("space") is None  # else it is of a module of its own, as `linalg`
+}
 __all__ += sorted(_OPERATIONS)
 
 globals().update(_OPERATIONS)

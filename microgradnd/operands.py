@@ -116,6 +116,8 @@ def place(op: Any, arrays: list[Any], homes: list[Any]) -> tuple[Any, list[Any]]
 def explain(op: Any, error: Exception, arrays: list[Any]) -> Exception:
     """Give an error of the library below with the operation's name and the shapes."""
     text = str(error)
+    if isinstance(error, np.linalg.LinAlgError):  # it names the operation and the matrix
+        return np.linalg.LinAlgError(text)
     shapes = " and ".join(str(a.shape) for a in arrays if hasattr(a, "shape"))
     if op.elementwise and isinstance(error, ValueError) and "broadcast" in text:
         return ValueError(f"{op.name}: shapes {shapes} do not broadcast together")

@@ -7,14 +7,18 @@ gradient itself. `check_primitive` runs all that a primitive must hold to, your 
 
 What a primitive declares for this, beside its formulas:
 
-- `domain`: where operands are drawn, `(low, high)` or a dict of these by operand (`"mask"` for
-  booleans); `kinks`, `kinks_second`: points that differences of first, second order stay away from;
+- `domain`: where operands are drawn, `(low, high)`, `"mask"` for booleans, a function of generator
+  and shape, or a dict of these by operand; `kinks`, `kinks_second`: points that differences of
+  first, second order stay away from;
 - `cases`: `(operands, attributes)` of what is not elementwise: an operand is a shape (random floats
   of the domain), or a list or number taken as it is; `kind="reduction"` draws axes besides;
 - `conventions`: `(case, operands, attributes, gradients of the sum)`, a None is not checked;
 - `dtypes`: the kinds it takes (`"f"`, `"fiub"`); `variants`: attributes to test with as well;
 - `reference`: an independent function of NumPy arrays, where no NumPy function is named;
   `tolerance`: in units in the last place; `differentiable=False`: a float result without gradient;
+- `ordered=True`: which of equal elements is meant follows from their order, not from slopes;
+- `smooth`: what makes of the operation a function that can be differenced, where it is none;
+- `precisions`: `("float32",)` if it takes no float16;
 - `recordable=False` with `why`: the result's shape depends on values.
 """
 
@@ -413,7 +417,7 @@ def make(
     floats = [
         i
         for i, s in enumerate(shapes)
-        if isinstance(s, tuple) and not whole and _domain(op, names[i]) != "mask"
+        if isinstance(s, tuple) and not whole and isinstance(_domain(op, names[i]), tuple)
     ]
     total = sum(math.prod(shapes[i]) for i in floats)
     cell, cells = 0.25, {}
@@ -436,7 +440,9 @@ def make(
         values = cell * (chosen + rng.uniform(-0.25, 0.25, chosen.shape))
         operands[i] = (np.round(values / GRID) * GRID).reshape(shapes[i])
     for i, s in enumerate(shapes):
-        if i not in floats and isinstance(s, tuple):
+        if isinstance(s, tuple) and callable(draw := _domain(op, names[i])):
+            operands[i] = np.round(draw(rng, s) / GRID) * GRID
+        elif i not in floats and isinstance(s, tuple):
             operands[i] = rng.integers(0, 8, s) if whole else rng.integers(0, 2, s).astype(bool)
         elif s is not None and not isinstance(s, tuple):
             operands[i] = np.asarray(s)
@@ -620,7 +626,8 @@ def cotangents(outs: Sequence[np.ndarray], seed: int = 0) -> list[np.ndarray]:
 
 
 def _bound(op: Any, sample: Sample) -> Callable[..., Any]:
-    return lambda *tensors: call(op, tensors, sample.attrs)
+    smooth = op.data.get("smooth", lambda f: f)
+    return smooth(lambda *tensors: call(op, tensors, sample.attrs))
 
 
 def check_first(op: Any, sample: Sample) -> Checked:
@@ -692,6 +699,8 @@ def check_memory(op: Any, sample: Sample) -> None:
 def check_dtypes(op: Any, sample: Sample, dtype: Any) -> None:
     """Low precision stays, in values and gradients, and agrees with float64."""
     dtype = np.dtype(dtype)
+    if dtype.name not in op.data.get("precisions", ("float16", "float32")):
+        return
     low = [x.astype(dtype) if _is_float(x) else x for x in sample.operands]
     high = [x.astype(np.float64) if _is_float(x) else x for x in low]
     outs, exact = (results(op, xs, sample.attrs) for xs in (low, high))
@@ -838,6 +847,8 @@ def check_ties(op: Any, sample: Sample, seed: int = 0) -> None:
     numbers = differentiable(op, sample.operands)
     rng = np.random.default_rng(seed)
     domains = [_domain(op, _name(op, i)) for i in numbers]
+    if any(map(callable, domains)):
+        return  # few values would not do
     low = max((d[0] for d in domains), default=0.0)
     high = min((d[1] for d in domains), default=0.0)
     common = (low + 0.25 * (high - low), 0.5 * (low + high))
@@ -847,7 +858,7 @@ def check_ties(op: Any, sample: Sample, seed: int = 0) -> None:
         choice = [*_kinks(op, _name(op, i), 1), *(c for c in common if low < high and a <= c <= b)]
         if choice:
             operands[i] = rng.choice(choice, operands[i].shape)
-    if not numbers or not all(operands[i].size for i in numbers):
+    if op.data.get("ordered") or not all(operands[i].size for i in numbers) or not numbers:
         return
     outs = results(op, operands, sample.attrs)
     cts = cotangents(outs, seed)

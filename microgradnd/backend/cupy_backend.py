@@ -13,6 +13,7 @@ import numpy as np
 from ..frames import place as where_is
 from ..frames import user_frame
 from .interface import Backend, BackendError, MissingBackendError, Staged
+from .matrices import fault
 from .namespace import build
 from .transfers import COPY, UPLOAD, WAIT, check, watching
 
@@ -136,7 +137,7 @@ class Kind(NamedTuple):
         bad = (values < self.low) | (values >= self.high)
         return bad if self.ignored is None else bad & (values != self.ignored)
 
-    def error(self, value: int, place: int, finding: Finding) -> IndexError:
+    def error(self, value: int, place: int, finding: Finding) -> Exception:
         """Make NumPy's error for it."""
         shape = finding.shape
         text = f"{self.where}: index {value} is out of bounds for size {self.high}"
@@ -144,12 +145,22 @@ class Kind(NamedTuple):
             at = np.unravel_index(place, shape) if shape else ()
             named = "a target" if shape is None else "target" + "".join(f"[{i}]" for i in at)
             text = f"{self.where}: {named} = {value}, classes 0..{self.high - 1}"
-        error = IndexError(text)
-        error.add_note(
-            f"Found by a check on the GPU of {' or '.join(sorted(finding.lines)[:5])}, and told "
-            "once, at the first reading since then."
-        )
-        return error
+        return IndexError(text)
+
+
+class Failure(NamedTuple):
+    """A kind of failure of linear algebra."""
+
+    where: str
+    what: str
+
+    def outside(self, values: Any) -> Any:
+        """Say of flags, on the device or one of the host, whether they are set."""
+        return values != 0
+
+    def error(self, value: int, place: int, finding: Finding) -> Exception:
+        """Make NumPy's error for it."""
+        return fault(self.where, self.what, place, finding.shape)
 
 
 class CupyBackend(Backend):
@@ -165,7 +176,7 @@ class CupyBackend(Backend):
         self.module = module
         self.name = name
         self.array_type = module.ndarray
-        self._checks: dict[Kind, list[Finding]] = {}
+        self._checks: dict[Kind | Failure, list[Finding]] = {}
         self._lock = Lock()
         self.xp = build(
             module,
@@ -179,6 +190,7 @@ class CupyBackend(Backend):
             erfc=lambda x: special.erfc(x).astype(x.dtype, copy=False),
             count_classes=self._count_classes,
             check_indices=self._check_indices,
+            refuse=self._refuse,
         )
 
     def asarray(self, data: Any, dtype: Any = None) -> Any:
@@ -231,7 +243,10 @@ class CupyBackend(Backend):
         self._note(target, Kind(0, classes, ignore_index, where))
         return (target != ignore_index).sum()
 
-    def _note(self, indices: Any, kind: Kind) -> None:
+    def _refuse(self, bad: Any, where: str, what: str, value: Any = None) -> None:
+        self._note(bad, Failure(where, what))
+
+    def _note(self, indices: Any, kind: Kind | Failure) -> None:
         """Keep the first index that is out of bounds; reading it now would stop the pipeline.
 
         It is read at the next transfer, which then raises NumPy's error for it.
@@ -267,11 +282,17 @@ class CupyBackend(Backend):
         scalars = [scalar for _, finding in rows for scalar in finding[:2]]
         numbers = self.module.asnumpy(self.module.stack(scalars)).reshape(-1, 2).tolist()
         errors = [
-            kind.error(value, place, finding)
+            (kind.error(value, place, finding), finding)
             for (kind, finding), (value, place) in zip(rows, numbers, strict=True)
             if kind.outside(value)
         ]
+        for error, finding in errors:
+            error.add_note(
+                f"Found by a check on the GPU of {' or '.join(sorted(finding.lines)[:5])}, and "
+                "told once, at the first reading since then."
+            )
         if errors:
-            for error in errors[1:6]:
-                errors[0].add_note(f"Also {error}. {error.__notes__[0]}")
-            raise errors[0]
+            first = errors[0][0]
+            for error, _ in errors[1:6]:
+                first.add_note(f"Also {error}. {error.__notes__[0]}")
+            raise first

@@ -12,6 +12,8 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+from . import matrices
+
 from . import windows
 
 
@@ -25,6 +27,7 @@ SAME = _words(
     square reciprocal exp exp2 expm1 log log1p log2 log10 sin cos tan arcsin arccos arctan sinh cosh
     tanh arcsinh arccosh arctanh maximum minimum logaddexp
     fmax fmin cbrt hypot arctan2 logaddexp2 floor ceil trunc rint round
+    sort cumprod
     equal not_equal less less_equal greater greater_equal
     logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor invert
     isnan isinf isfinite
@@ -36,18 +39,20 @@ SAME = _words(
 )
 OWN = _words(
     """
-    astype copy erf erfc sigmoid log_softmax einsum getitem scatter_add setitem take take_along_axis
+    argsort astype copy erf erfc sigmoid log_softmax einsum getitem scatter_add setitem take take_along_axis
     collect route one_hot pick max_and_winner count_classes check_indices
+    inv solve det cofactors cholesky svd_factors qr_factors eigh_factors slogdet_parts refuse
     conv conv_input conv_weight unfold fold
     """
 )
 NAMES = SAME | OWN
 #: Names for forwards only: formulas need no taped twin of them.
 FORWARD_ONLY = frozenset(
-    {"check_indices", "count_classes", "max_and_winner", "pick"}
+    {"check_indices", "count_classes", "max_and_winner", "pick", "cholesky", "qr_factors",
+     "eigh_factors", "slogdet_parts"}
 )
 #: Names whose results depend on no operand's values: no gradient goes through them.
-CONSTANT = _words("zeros ones full zeros_like ones_like full_like arange eye one_hot")
+CONSTANT = _words("zeros ones full zeros_like ones_like full_like arange eye one_hot refuse")
 
 #: The largest finite number of each float dtype.
 LARGEST = {"e": 65504.0, "f": 3.4028234663852886e38, "d": 1.7976931348623157e308}
@@ -142,6 +147,7 @@ def build(module: Any, special: Any, **own: Any) -> Namespace:
         return module.where(hit, module.expand_dims(x, -1), 0.0).astype(x.dtype, copy=False)
 
     functions |= {
+        "argsort": lambda x, axis=-1: module.argsort(x, axis=axis, kind="stable"),
         "astype": astype,
         "sigmoid": sigmoid,
         "collect": collect,
@@ -158,6 +164,7 @@ def build(module: Any, special: Any, **own: Any) -> Namespace:
         "einsum": lambda xs, subscripts: module.einsum(subscripts, *xs),
         "take_along_axis": lambda x, indices, axis: module.take_along_axis(x, indices, axis),
         **windows.build(module, None),
+        **matrices.functions(module, own["refuse"]),
         **own,
     }
     if functions.keys() != NAMES:

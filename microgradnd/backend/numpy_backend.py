@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import special, windows
+from . import matrices, special, windows
 from .interface import Backend
 from .namespace import build
 
@@ -195,7 +195,9 @@ def route(x: np.ndarray, winner: np.ndarray, pieces: int) -> np.ndarray:
 
 
 BLOCK = 1 << 21  # bytes of a convolution's columns that stay in the cache
-GENERAL = build(np, special, check_indices=check_indices, count_classes=count_classes)
+GENERAL = build(
+    np, special, check_indices=check_indices, count_classes=count_classes, refuse=matrices.refuse
+)
 
 
 class NumpyBackend(Backend):
@@ -225,6 +227,8 @@ class NumpyBackend(Backend):
             route=route,
             check_indices=check_indices,
             **windows.build(np, BLOCK),
+            refuse=matrices.refuse,
+            **matrices.numpy_functions(GENERAL.cofactors),
         )
 
     def asarray(self, data: Any, dtype: Any = None) -> np.ndarray:

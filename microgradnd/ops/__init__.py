@@ -6,13 +6,15 @@ from . import (
     elementwise,
     indexing,
     layers,
+    linalg,
     losses,
     products,
     reductions,
     shaping,
+    sorting,
 )
 
 __all__ = [
-    "activations", "conv", "elementwise", "indexing", "layers", "losses", "products", "reductions",
-    "shaping",
+    "activations", "conv", "elementwise", "indexing", "layers", "linalg", "losses", "products",
+    "reductions", "shaping", "sorting",
 ]  # fmt: skip

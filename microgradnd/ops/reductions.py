@@ -1,4 +1,4 @@
-"""Reductions: sums, means, extremes, spreads, norms, cumulative sums, tests of all elements."""
+"""Reductions: sums, means, extremes, spreads, cumulative sums, tests of all elements."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backend.namespace import LARGEST
 from ..primitives import primitive
+from ..protocols import composite
 
 #: Operands and attributes for the generated tests of every reduction over one or several axes.
 CASES: Any = (
@@ -40,6 +41,12 @@ def count(shape, axis):
     for a in axes_of(shape, axis):
         n *= shape[a]
     return n
+
+
+def kept(shape, axis):
+    """The shape without the reduced axes."""
+    axes = axes_of(shape, axis)
+    return tuple(n for i, n in enumerate(shape) if i not in axes)
 
 
 def spread(xp, g, shape, axis):
@@ -90,20 +97,30 @@ mean.vjp(
 )
 
 
-def _flat_last(xp, x, axis):
+def _order(shape, axis):
+    """The axes with the reduced ones at the end."""
+    axes = axes_of(shape, axis)
+    return tuple(i for i in range(len(shape)) if i not in axes) + axes
+
+
+def flat_last(xp, x, axis):
     """The reduced axes moved to the end and made one."""
-    axes = axes_of(x.shape, axis)
-    rest = tuple(i for i in range(x.ndim) if i not in axes)
-    kept = tuple(x.shape[i] for i in rest)
-    return xp.reshape(xp.transpose(x, rest + axes), (*kept, count(x.shape, axis))), rest + axes
+    moved = xp.transpose(x, _order(x.shape, axis))
+    return xp.reshape(moved, (*kept(x.shape, axis), count(x.shape, axis)))
 
 
-def _shifted(xp, x, by, first):
-    """`x` moved along the last axis, ones coming in (at the front if `first`)."""
-    ones = xp.ones_like(xp.getitem(x, (), (..., (None, by, None))))
-    key = (..., (None, -by, None)) if first else (..., (by, None, None))
-    rest = xp.getitem(x, (), key)
-    return xp.concatenate([ones, rest] if first else [rest, ones], axis=-1)
+def unflat(xp, flat, shape, axis):
+    """What `flat_last` did, undone."""
+    order = _order(shape, axis)
+    back = tuple(order.index(i) for i in range(len(shape)))
+    return xp.transpose(xp.reshape(flat, tuple(shape[i] for i in order)), back)
+
+
+def _shifted(xp, x, by, first, fill=1.0):
+    """`x` moved along the last axis, ones (or `fill`) coming in (at the front if `first`)."""
+    new = xp.full_like(xp.getitem(x, (), (..., (None, by, None))), fill)
+    rest = xp.getitem(x, (), (..., (None, -by, None) if first else (by, None, None)))
+    return xp.concatenate([new, rest] if first else [rest, new], axis=-1)
 
 
 def _others(xp, x):
@@ -121,11 +138,8 @@ def _others(xp, x):
 def _prod_gradient(xp, g, x, axis):
     if x.size == 0:
         return xp.zeros_like(x)
-    flat, order = _flat_last(xp, x, axis)
-    others = _others(xp, flat)
-    back = tuple(order.index(i) for i in range(x.ndim))
-    moved = xp.transpose(xp.reshape(others, tuple(x.shape[i] for i in order)), back)
-    return spread(xp, g, x.shape, axis) * moved
+    others = _others(xp, flat_last(xp, x, axis))
+    return spread(xp, g, x.shape, axis) * unflat(xp, others, x.shape, axis)
 
 
 @primitive(
@@ -161,9 +175,9 @@ def _to_extremes(xp, g, out, x, axis):
     return xp.where(hit, spread(xp, g, x.shape, axis) / ties, 0.0)
 
 
-def _nonempty(name, x, axis):
+def no_elements(name, x, axis):
     if x.size == 0 and count(x.shape, axis) == 0:
-        raise ValueError(f"{name}: an empty axis has no extreme, shape {x.shape}, axis {axis}")
+        raise ValueError(f"{name}: an empty axis has no element to give, shape {x.shape}, axis {axis}")
 
 
 @primitive(
@@ -187,7 +201,7 @@ def max(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.max)(mg.tensor([1.0, 3.0, 3.0]))
         (Tensor(3.), Tensor([0. , 0.5, 0.5]))
     """
-    _nonempty("max", x, axis)
+    no_elements("max", x, axis)
     return xp.max(x, axis=axis, keepdims=keepdims)
 
 
@@ -211,11 +225,23 @@ def min(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.min)(mg.tensor([1.0, 1.0, 3.0]))
         (Tensor(1.), Tensor([0.5, 0.5, 0. ]))
     """
-    _nonempty("min", x, axis)
+    no_elements("min", x, axis)
     return xp.min(x, axis=axis, keepdims=keepdims)
 
 
 min.vjp(x=_to_extremes)
+
+
+@composite(numpy=np.ptp, cases=CASES[:-2], kind="reduction")
+def ptp(x, axis=None, keepdims=False):
+    r"""The range of the elements, :math:`\max_i x_i - \min_i x_i`; those at an end share equally.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.ptp)(mg.tensor([1.0, 4.0, 2.0]))
+        (Tensor(3.), Tensor([-1.,  1.,  0.]))
+    """
+    return max(x, axis=axis, keepdims=keepdims) - min(x, axis=axis, keepdims=keepdims)
 
 
 def _variance(xp, x, axis, ddof, keepdims):
@@ -258,7 +284,7 @@ var.vjp(
 )
 
 
-def _over_or_zero(xp, g, out):
+def over_or_zero(xp, g, out):
     """:math:`g / out`, and 0 where the result is 0, to any order."""
     zero = out == 0
     return xp.where(zero, 0.0, g / xp.where(zero, 1.0, out))
@@ -284,41 +310,9 @@ def std(xp, x, /, axis=None, ddof=0, keepdims=False):
 
 std.vjp(
     x=lambda xp, g, out, x, axis, ddof: (
-        spread(xp, _over_or_zero(xp, g, out), x.shape, axis) * _centred(xp, x, axis, ddof)
+        spread(xp, over_or_zero(xp, g, out), x.shape, axis) * _centred(xp, x, axis, ddof)
     )
 )
-
-
-@primitive(
-    method=True,
-    cases=CASES[:-2],
-    kind="reduction",
-    front=lambda x, ord=None, axis=None, keepdims=False: _norm_arguments(x, ord, axis, keepdims),
-    numpy=np.linalg.norm,
-    reference=lambda x, axis=None, keepdims=False: np.sqrt(
-        np.sum(x * x, axis=axis, keepdims=keepdims)
-    ),
-    conventions=(("norm at 0", ([0.0, 0.0],), {}, ([0.0, 0.0],)),),
-)
-def norm(xp, x, /, axis=None, keepdims=False):
-    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0.
-
-    Example:
-        >>> import microgradnd as mg
-        >>> mg.value_and_grad(mg.norm)(mg.tensor([3.0, 4.0]))
-        (Tensor(5.), Tensor([0.6, 0.8]))
-    """
-    x = x if x.dtype.kind == "f" else xp.astype(x, "float64")  # squares of small integers wrap
-    return xp.sqrt(xp.sum(x * x, axis=axis, keepdims=keepdims))
-
-
-def _norm_arguments(x, ord, axis, keepdims):
-    if ord not in (None, 2, "fro"):
-        raise ValueError(f"norm: only the Euclidean norm is offered, got ord={ord!r}")
-    return (x,), {"axis": axis, "keepdims": keepdims}
-
-
-norm.vjp(x=lambda xp, g, out, x, axis: spread(xp, _over_or_zero(xp, g, out), x.shape, axis) * x)
 
 
 def shifted(xp, x, m):
@@ -345,19 +339,14 @@ def logsumexp(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.logsumexp)(mg.tensor([1000.0, 0.0]))
         (Tensor(1000.), Tensor([1., 0.]))
     """
-    _nonempty("logsumexp", x, axis)
+    no_elements("logsumexp", x, axis)
     m = xp.max(x, axis=axis, keepdims=True)
     if axis == ():
         return xp.copy(x)
     total = xp.sum(xp.exp(shifted(xp, x, xp.where(xp.isfinite(m) | (m > 0), m, 0.0))),
                    axis=axis, keepdims=True)  # fmt: skip
     out = m + xp.log(xp.where(total == 0, 1.0, total))
-    return out if keepdims else xp.reshape(out, _kept(x.shape, axis))
-
-
-def _kept(shape, axis):
-    axes = axes_of(shape, axis)
-    return tuple(n for i, n in enumerate(shape) if i not in axes)
+    return out if keepdims else xp.reshape(out, kept(x.shape, axis))
 
 
 def _shares(xp, out, x, axis):
@@ -393,6 +382,45 @@ def _cumsum_gradient(xp, g, shapes, axis):
 cumsum.vjp(x=_cumsum_gradient)
 
 
+@primitive(
+    numpy=np.cumprod,
+    method=True,
+    cases=ONE_AXIS,
+    dtypes="fiu",
+    conventions=(
+        ("cumprod with one zero", ([2.0, 0.0, 3.0],), {}, ([1.0, 8.0, 0.0],)),
+        ("cumprod with two zeros", ([0.0, 0.0, 3.0],), {}, ([1.0, 0.0, 0.0],)),
+    ),
+)
+def cumprod(xp, x, /, axis=None):
+    r"""The running product along an axis, :math:`y_i = \prod_{j \le i} x_j`; exact with zeros.
+
+    Without an axis the array is flattened.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([2.0, 0.0, 3.0])
+        >>> mg.cumprod(x), mg.grad(lambda x: mg.cumprod(x).sum())(x)
+        (Tensor([2., 0., 0.]), Tensor([1., 8., 0.]))
+    """
+    return xp.cumprod(x, axis=axis)
+
+
+def _cumprod_gradient(xp, g, x, axis):
+    flat = xp.reshape(x, (-1,)) if axis is None else xp.moveaxis(x, axis, -1)
+    total = g if axis is None else xp.moveaxis(g, axis, -1)
+    # r_i = g_i + x_{i+1} r_{i+1}, by doubling; then what goes before: the product of x_0..x_{i-1}.
+    factor, by = _shifted(xp, flat, 1, False, 0.0), 1
+    while by < flat.shape[-1]:
+        total = total + factor * _shifted(xp, total, by, False, 0.0)
+        factor, by = factor * _shifted(xp, factor, by, False, 0.0), 2 * by
+    total = total * xp.cumprod(_shifted(xp, flat, 1, True), axis=-1)
+    return xp.reshape(total, x.shape) if axis is None else xp.moveaxis(total, -1, axis)
+
+
+cumprod.vjp(x=_cumprod_gradient)
+
+
 @primitive(numpy=np.argmax, method=True, cases=ONE_AXIS, dtypes="fiub")
 def argmax(xp, x, /, axis=None, keepdims=False):
     r"""The index of the first largest element (a NaN counts as largest).
@@ -402,7 +430,7 @@ def argmax(xp, x, /, axis=None, keepdims=False):
         >>> mg.argmax([1.0, 3.0, 3.0])
         Tensor(1)
     """
-    _nonempty("argmax", x, axis)
+    no_elements("argmax", x, axis)
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
@@ -415,7 +443,7 @@ def argmin(xp, x, /, axis=None, keepdims=False):
         >>> mg.argmin([2.0, 1.0, 1.0])
         Tensor(1)
     """
-    _nonempty("argmin", x, axis)
+    no_elements("argmin", x, axis)
     return xp.argmin(x, axis=axis, keepdims=keepdims)
 
 
@@ -441,3 +469,15 @@ def all(xp, x, /, axis=None, keepdims=False):
         (Tensor(False), Tensor([ True, False]))
     """
     return xp.all(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(numpy=np.count_nonzero, cases=CASES, dtypes="fiub", kind="reduction")
+def count_nonzero(xp, x, /, axis=None, keepdims=False):
+    r"""How many elements are not 0 (a NaN is not).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.count_nonzero([[0.0, 2.0], [3.0, 4.0]], axis=1)
+        Tensor([1, 2])
+    """
+    return xp.sum(x != 0, axis=axis, keepdims=keepdims)
