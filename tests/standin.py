@@ -768,6 +768,10 @@ def einsum(*operands, **kwargs):
     return run("einsum", np.einsum, *operands, **kwargs)
 
 
+def as_strided(x, shape=None, strides=None):
+    return run("lib.stride_tricks.as_strided", np.lib.stride_tricks.as_strided, x, shape, strides)
+
+
 def concatenate(tup, axis=0, out=None, *, dtype=None, casting="same_kind"):
     if not all(isinstance(x, ndarray) for x in tup):
         raise TypeError("Only cupy arrays can be concatenated")
@@ -951,6 +955,7 @@ def make_module():
         __version__=TABLE["version"],
         ndarray=ndarray,
         from_dlpack=noted("from_dlpack", from_dlpack),
+        lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided)),
         cuda=SimpleNamespace(
             Device=Device, Stream=Stream, Event=Event, runtime=runtime,
             get_current_stream=lambda: Stream.null, get_elapsed_time=get_elapsed_time,

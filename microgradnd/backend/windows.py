@@ -51,6 +51,11 @@ def add_windows(out: Any, columns: Any, stride: Any, dilation: Any, first: int =
         part += columns[(slice(None), *offset)]
 
 
+def flat(x: Any) -> Any:
+    """All axes but the first two as one."""
+    return x.reshape((*x.shape[:2], math.prod(x.shape[2:])))
+
+
 def build(module: Any, block: int | None) -> dict[str, Callable[..., Any]]:
     """Make the functions of a NumPy-like module; `block` is how many bytes of columns suit it."""
     as_strided = module.lib.stride_tricks.as_strided
@@ -104,12 +109,11 @@ def build(module: Any, block: int | None) -> dict[str, Callable[..., Any]]:
     def conv(x: Any, weight: Any, bias: Any, how: Any) -> Any:
         view = every(x, weight.shape[2:], how)
         n, groups, units = view.ndim // 2, how[-1], weight.shape[0]
-        rows = weight.reshape((groups, units // groups, math.prod(weight.shape[1:])))
+        rows = flat(weight.reshape((groups, units // groups, *weight.shape[1:])))
         dtype = module.result_type(x, weight)
         out = module.empty((groups, units // groups, *view.shape[n:]), dtype=dtype)
         for at in blocks(view.shape, view.dtype.itemsize):
-            part = module.matmul(rows, columns(view, at, groups))
-            out[:, :, at] = part.reshape(out[:, :, at].shape)
+            module.matmul(rows, columns(view, at, groups), out=flat(out[:, :, at]))
         out = out.reshape((units, *out.shape[2:]))
         if bias is not None:
             out += bias.reshape((units,) + (1,) * n)
@@ -119,14 +123,13 @@ def build(module: Any, block: int | None) -> dict[str, Callable[..., Any]]:
         stride, padding, dilation, groups = how
         g = grouped(g, groups)
         channels, kernel = weight.shape[1] * groups, weight.shape[2:]
-        rows = weight.reshape((*g.shape[:2], math.prod(weight.shape[1:]))).swapaxes(1, 2)
+        rows = flat(weight.reshape((*g.shape[:2], *weight.shape[1:]))).swapaxes(1, 2)
         dtype = module.result_type(g, weight)
         out = module.zeros((channels, *padded(space, padding), g.shape[-1]), dtype=dtype)
         shape = (channels, *kernel, *g.shape[2:])
         for at in blocks(shape, out.dtype.itemsize):
             part = g[:, :, at]
-            some = module.matmul(rows, part.reshape((*g.shape[:2], math.prod(part.shape[2:]))))
-            some = some.reshape((channels, *kernel, *part.shape[2:]))
+            some = module.matmul(rows, flat(part)).reshape((channels, *kernel, *part.shape[2:]))
             add_windows(out, some, stride, dilation, at.start)
         return outside(out[place(space, padding)])
 
@@ -136,9 +139,7 @@ def build(module: Any, block: int | None) -> dict[str, Callable[..., Any]]:
         size = view.shape[0] // groups * math.prod(kernel)
         out = module.zeros((*g.shape[:2], size), dtype=module.result_type(g, x))
         for at in blocks(view.shape, view.dtype.itemsize):
-            part = g[:, :, at]
-            part = part.reshape((*g.shape[:2], math.prod(part.shape[2:])))
-            out += module.matmul(part, columns(view, at, groups).swapaxes(1, 2))
+            out += module.matmul(flat(g[:, :, at]), columns(view, at, groups).swapaxes(1, 2))
         return out.reshape((g.shape[0] * g.shape[1], view.shape[0] // groups, *kernel))
 
     def unfold(x: Any, kernel: Any, how: Any, fill: float) -> Any:
