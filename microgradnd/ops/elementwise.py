@@ -603,10 +603,10 @@ round.vjp(x=_flat)
         ("nan_to_num", ([math.nan, math.inf, -math.inf, 2.0],), {}, ([0.0, 0.0, 0.0, 1.0],)),
     ),
 )
-def nan_to_num(xp, x, /, copy=True, nan=0.0, posinf=None, neginf=None):
+def nan_to_num(xp, x, /, nan=0.0, posinf=None, neginf=None):
     r"""Finite numbers for others: `nan` for NaN, the largest for :math:`\pm\infty` unless given.
 
-    What is replaced has the gradient 0. The result is a new tensor, whatever `copy` says.
+    What is replaced has the gradient 0.
 
     Example:
         >>> import microgradnd as mg

@@ -177,7 +177,7 @@ def _to_extremes(xp, g, out, x, axis):
 
 def no_elements(name, x, axis):
     if x.size == 0 and count(x.shape, axis) == 0:
-        raise ValueError(f"{name}: an empty axis has no element to give, shape {x.shape}, axis {axis}")
+        raise ValueError(f"{name}: an empty axis has no such element, shape {x.shape}, axis {axis}")
 
 
 @primitive(
