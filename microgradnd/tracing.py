@@ -14,15 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isinf, isnan
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
 from . import backend as backends
 from .backend.namespace import ARRAY
-from .frames import place, user_frame
+from .frames import PACKAGE, place, user_frame
 from .modes import MODE, Switch
+from .protocols import Composite
 from .tape import FREED, PICK, Node, Tensor, raw, reverse
 
 CO_OPTIMIZED = 1  # of `inspect`: the code of a function, whose variables are in no dict
@@ -563,56 +564,123 @@ def _escape(text: str) -> str:
 # ----------------------------------------------------------------------------- anomalies
 
 
+class Place(NamedTuple):
+    """Where something was recorded: the user's line, and what of ours it was in."""
+
+    line: str
+    chain: tuple[Any, ...]  # the modules and composites whose calls are going on, innermost first
+    ranges: str  # of the operands, as text
+
+    def __str__(self) -> str:
+        modules = [x for x in self.chain if not isinstance(x, Composite)]
+        if not modules:
+            return self.line
+        inner, whole = modules[0], modules[-1]
+        path = next((f"{n} " for n, m in whole.named_modules() if m is inner and n), "")
+        return f"{self.line} (in {path}{type(inner).__name__})"
+
+    def label(self, name: str) -> str:
+        """Write an operation with the composite that the user called."""
+        whole = [x.name for x in self.chain if isinstance(x, Composite)][-1:]
+        return " of ".join([name, *whole])
+
+
+def surroundings(frame: FrameType | None) -> tuple[Any, ...]:
+    """Find the modules and composites whose calls are going on around a frame."""
+    found, calls = [], {Composite.__call__.__code__}
+    if module := sys.modules.get(f"{PACKAGE}.nn.module"):
+        calls.add(module.Module.__call__.__code__)
+    while frame is not None:
+        if frame.f_code in calls:
+            found.append(variables(frame)["self"])
+        frame = frame.f_back
+    return tuple(found)
+
+
 class Anomaly:
     """The watcher of `detect_anomaly`; it holds numbers and text, by weak references to nodes."""
 
-    __slots__ = ("masked", "notes", "outer", "suspects")
+    __slots__ = ("forward", "masked", "notes", "origins", "outer", "suspects")
 
-    def __init__(self, outer: Any):
-        self.outer = outer
-        self.notes: Any = WeakKeyDictionary()  # node -> (line, operand ranges as text)
-        self.masked: Any = WeakKeyDictionary()  # node -> line of a `where` that uses its result
+    def __init__(self, outer: Any, forward: bool):
+        self.outer, self.forward = outer, forward
+        self.notes: Any = WeakKeyDictionary()  # node -> its Place
+        self.origins: Any = WeakKeyDictionary()  # node -> how its result became bad
+        self.masked: Any = WeakKeyDictionary()  # node -> Place of a `where` that uses its result
         self.suspects: dict[int, str] = {}  # serial -> how its gradient became bad
 
     def record(
         self, node: Node, operands: Any, result: Any, residuals: Any, attrs: Any = None
     ) -> None:
-        """Raise for a result that has a NaN or infinity that no operand has."""
+        """Raise for a result with a NaN, or with an infinity that no operand has."""
         if self.outer is not None:
             self.outer.record(node, operands, result, residuals, attrs)
-        arrays = [raw(x) for x in operands]
-        spans = [_float_span(a) for a in arrays]
+        frame = sys._getframe(1)
+        spans = [_float_span(raw(x)) for x in operands]
         known = [s for s in spans if s is not None]
-        line = place(user_frame(sys._getframe(1)))
-        names = [*node.op.operands, *(str(i) for i in range(len(arrays)))]
-        ranges = "; ".join(f"{n}: {s}" for n, s in zip(names, spans, strict=False) if s is not None)
-        self.notes[node] = (line, f" (operands {ranges})" if ranges else "")
+        names = _operand_names(node.op, len(operands))
+        ranges = "; ".join(f"{n}: {s}" for n, s in zip(names, spans, strict=True) if s is not None)
+        self.notes[node] = Place(
+            place(user_frame(frame)), surroundings(frame), f" (operands {ranges})" if ranges else ""
+        )
         if not known:
             return
-        for out in result if isinstance(result, (list, tuple)) else [result]:
+        results = result if isinstance(result, (list, tuple)) else [result]
+        for i, out in enumerate(results):
             got = _float_span(out._array) or Range(0.0, 0.0)
-            new_nan = got.nans and not any(s.nans for s in known)
-            new_inf = _infinite(got) and not any(s.nans or _infinite(s) for s in known)
-            if not (new_nan or new_inf):
+            if not (got.nans or _infinite(got)):
                 continue
-            if not in_reverse(sys._getframe(1)):
-                raise FloatingPointError(self._forward(node, arrays, out._array, not new_inf))
-            if self.suspects:  # a formula on the tape; without a suspect its result is finite
-                raise FloatingPointError(self.suspects.popitem()[1])
+            entered = [k for k, s in enumerate(spans) if s is not None and s.nans]
+            new_inf = _infinite(got) and not any(s.nans or _infinite(s) for s in known)
+            new = new_inf or (got.nans and not entered)
+            if in_reverse(frame):
+                if new and self.suspects:  # a formula on the tape; else its result is finite
+                    raise FloatingPointError(self.suspects.popitem()[1])
+                continue
+            parents = [getattr(x, "_node", None) for x in operands]
+            told = next((self.origins[p] for p in parents if p in self.origins), "")
+            if new:
+                which = f"result {i}" if len(results) > 1 else "result"
+                arrays = [raw(x) for x in operands]
+                told = self._forward(node, arrays, out._array, which, not new_inf)
+            elif got.nans and not told:
+                told = self._entered(node, names[entered[0]], operands[entered[0]], frame)
+            if told and self.forward:
+                raise FloatingPointError(told)
+            if told:
+                self.origins[node] = told
 
-    def _forward(self, node: Node, arrays: list[Any], out: Any, only_nan: bool) -> str:
+    def _forward(self, node: Node, arrays: list[Any], out: Any, which: str, only_nan: bool) -> str:
         op: Any = node.op
-        line, ranges = self.notes[node]
+        note = self.notes[node]
         at, what = _first_bad(out, only_nan)
-        text: str = f"forward of {op.name} at {line}: the result has {what}{_at(at)}"
+        text: str = f"forward of {note.label(op.name)} at {note}: the {which} has {what}{_at(at)}"
         if not op.elementwise or op.name in ("add", "subtract", "multiply"):
-            return text + ranges
+            return text + note.ranges
         hosts = [home(a).to_numpy(a) if type(a) in backends.BY_TYPE else a for a in arrays]
         there = [np.broadcast_to(h, out.shape)[at].item() for h in hosts if h is not None]
         return (
-            f"{text}, {op.name}({', '.join(map(number, there))}){ranges}. If a where() is to hide "
-            f"it: the gradient would still be NaN; give {op.name} safe operands, "
-            f"where(ok, {_safe(op)}, ...)"
+            f"{text}, {op.name}({', '.join(map(number, there))}){note.ranges}. If a where() is to "
+            f"hide it, the value is right, but 0 * inf in backward is NaN: give {op.name} safe "
+            f"operands, where(ok, {_safe(op)}, ...)"
+        )
+
+    def _entered(self, node: Node, name: str, x: Any, frame: FrameType | None) -> str:
+        """Say from where a NaN comes that no operation of the block has made."""
+        parent, note = getattr(x, "_node", None), self.notes[node]
+        known = find_name(x, user_frame(frame))
+        what = "a constant" if type(raw(x)) in backends.BY_TYPE else "a number"
+        if parent is not None:
+            what = f"the result of {parent.op.name}" if parent.op is not None else "a leaf"
+        if parent in self.notes:
+            what += f" at {self.notes[parent]}, overwritten since"
+        elif parent is not None and parent.op is not None:
+            what += ", recorded before the block"
+        at, _ = _first_bad(raw(x) if what != "a number" else np.asarray(raw(x)), True)
+        return (
+            f"forward of {note.label(node.op.name)} at {note}: a NaN enters here, in {name}: "
+            f"{f'{known}, ' if known else ''}{what}, is nan{_at(at)}{note.ranges}. If it stands "
+            "for something missing, replace it before, as in where(isnan(x), 0, x)"
         )
 
     def gradient(self, node: Node, g: Any) -> None:
@@ -623,11 +691,12 @@ class Anomaly:
         several = isinstance(g, (list, tuple))
         arrays = [None if h is None else raw(h) for h in (g if several else [g])]
         if any(a is not None and _bad(a) for a in arrays):
-            line = self.notes.get(node, ("",))[0]
+            note = self.notes.get(node)
             raise FloatingPointError(self.suspects.get(node.serial) or (
                 f"backward: the gradient of {'a leaf' if op is None else op.name}"
-                f"{line and f' at {line}'} is not finite: it was given to backward(), came from a "
-                "hook, or a sum of gradients (or a cast) overflowed"
+                f"{f' at {note}' if note else ''} is not finite: it was given to backward(), came "
+                "from a hook, or a sum of gradients (or a cast) overflowed"
+                f"{self._already(node)}"
             ))  # fmt: skip
         self.suspects.pop(node.serial, None)
         if op is None or node.kept is FREED or not hasattr(op, "formulas"):
@@ -640,7 +709,7 @@ class Anomaly:
         if several:
             arrays = [xp.zeros(s, dtype=d) if a is None else a
                       for a, s, d in zip(arrays, node.shape, node.dtype, strict=True)]  # fmt: skip
-        line = self.notes.get(node, ("",))[0] if op.name == "where" else self.masked.get(node)
+        line = self.notes.get(node) if op.name == "where" else self.masked.get(node)
         for parent, gi in op.pull(node, arrays if several else arrays[0], xp, False):
             if parent is None or gi is None:
                 continue
@@ -651,39 +720,50 @@ class Anomaly:
 
     def _backward(self, node: Node, parent: Node, g: Any, gi: Any) -> str:
         op: Any = node.op
-        line, ranges = self.notes.get(node, ("before the block", ""))
-        i = next(i for i, p in enumerate(node.parents) if p is parent)
-        name = op.operands[i] if i < len(op.operands) else f"operand {i}"
+        note = self.notes.get(node, Place("", (), ""))
+        name = _operand_names(op, len(node.parents))[
+            next(i for i, p in enumerate(node.parents) if p is parent)
+        ]
         at, what = _first_bad(gi)
-        text: str = f"backward of {op.name}, recorded at {line}: the gradient of {name} has {what}"
-        text += _at(at)
+        when = f"at {note}" if node in self.notes else "before the block"
+        text: str = f"backward of {note.label(op.name)}, recorded {when}: the gradient of {name} "
+        text += f"has {what}{_at(at)}"
         if not op.elementwise or g.shape != gi.shape:
-            return text + ranges
+            return text + note.ranges + self._already(node)
         incoming = home(g).to_numpy(g)[at].item()
-        text += f", where {number(incoming)} came in{ranges}"
+        text += f", where {number(incoming)} came in{note.ranges}"
         if incoming == 0 and node in self.masked:
             text += (
                 f". The where() at {self.masked[node]} does not select this element, but 0 * inf "
                 f"is NaN: give {op.name} safe operands inside it, "
                 f"where(ok, {_safe(op)}, ...)"
             )
-        return text
+        return text + self._already(node)
+
+    def _already(self, node: Node) -> str:
+        told = self.origins.get(node)
+        return f". It began before: {told}" if told else ""
 
 
 @contextmanager
-def detect_anomaly() -> Iterator[None]:
+def detect_anomaly(forward: bool = True) -> Iterator[None]:
     """Find where the first NaN or infinity is made: `with mg.detect_anomaly():`, or a decorator.
 
     Forward, that is the first recorded operation whose result has one that its operands do not
-    have; backward, the first whose formula makes one. Every gradient formula runs twice and every
-    value is looked at, so use it for finding faults.
+    have, or the first into which a leaf or a constant brings a NaN (infinite ones are often meant:
+    masks); backward, the first operation whose formula makes one. Every gradient formula runs twice
+    and every value is looked at, so use it for finding faults.
+
+    Args:
+        forward: Raise for values too. With False only gradients are faults, as in PyTorch; the
+            message then still says where the values became bad.
 
     Raises:
-        FloatingPointError: Naming the operation, the line that recorded it, its operands' ranges,
-            the first bad index, and a `where` that does not select it.
+        FloatingPointError: Naming the operation, the line that recorded it, the module that it is
+            in, its operands' ranges, the first bad index, and a `where` that does not select it.
     """
     # NumPy's own warnings would come first, or be errors, and say less.
-    with backends.named("numpy").quiet(), Switch(watch=Anomaly(MODE.get().watch)):
+    with backends.named("numpy").quiet(), Switch(watch=Anomaly(MODE.get().watch, forward)):
         yield
 
 
@@ -694,6 +774,12 @@ def _float_span(x: Any) -> Range | None:
     if isinstance(x, (float, np.floating)):
         return Range(float(x), float(x), int(isnan(x)))
     return None
+
+
+def _operand_names(op: Any, n: int) -> list[str]:
+    """Give the names of an operation's operands; those of a list are numbered."""
+    names = list(op.operands)
+    return names + [f"operand {i}" for i in range(len(names), n)]
 
 
 def _safe(op: Any) -> str:

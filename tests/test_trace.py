@@ -508,12 +508,148 @@ def test_forward(code, wanted):
     assert all(part in message for part in wanted), message
 
 
-def test_a_nan_from_infinities_is_found_but_not_what_operands_had():
-    assert "subtract" in anomaly("x = mg.tensor([1.0, np.inf], requires_grad=True)\nx - x")
+def test_infinities_that_enter_are_meant_and_a_nan_that_is_not_selected_does_not_enter():
     hidden = leaf([np.nan, 1.0, 2.0, -np.inf])
     with mg.detect_anomaly():
-        mg.exp(hidden) * 2.0
+        mg.exp(leaf([1.0, -np.inf])) * 2.0
         mg.where([True, False, True, True], -np.inf, leaf([1.0, 2.0, 3.0, 4.0])) * 2.0
+        mg.where(mg.isnan(hidden), 0.0, hidden) * 2.0
+        mg.max(leaf([1.0, 2.0]) + np.array([-np.inf, 0.0])).backward()
+
+
+ENTERED = """
+import numpy as np
+w = mg.tensor([1.0, 2.0], requires_grad=True)
+bad = {bad}
+y = w * 3.0
+loss = {loss}
+"""
+
+
+@pytest.mark.parametrize(
+    ("bad", "loss", "wanted"),
+    [
+        ("mg.tensor([0.0, np.nan])", "mg.mse(y, bad)",
+         "forward of mse at bad.py:6: a NaN enters here, in target: bad, a constant, is nan "
+         "at index [1] (operands x: 3 .. 6; target: 0 .. 0, 1 nan)"),
+        ("mg.tensor([0.0, np.nan], requires_grad=True)", "mg.exp(mg.tanh(bad)) + y",
+         "forward of tanh at bad.py:6: a NaN enters here, in x: bad, a leaf, is nan at"),
+        ("np.array([0.0, np.nan], 'f4')", "y / bad", "in y: bad, a constant, is nan at index"),
+        ("float('nan')", "y * bad", "in y: a number, is nan (operands"),
+        ("[mg.log(mg.tensor([-1.0, 2.0]))]", "mg.stack([y, bad[0]])",
+         "in operand 1: bad[0], a constant, is nan at index [0]"),
+        ("mg.tensor([[np.nan], [1.0]])", "w @ bad", "forward of matmul at bad.py:6: a NaN enters"),
+        ("mg.where(w > 1.0, np.nan, w)", "(y + 1.0).sum()", "forward of where at bad.py:4: a NaN "
+         "enters here, in x: a number, is nan"),
+    ],
+)  # fmt: skip
+def test_a_nan_that_enters_is_named_where_it_enters(bad, loss, wanted):
+    with np.errstate(invalid="ignore"):
+        assert wanted in anomaly(ENTERED.format(bad=bad, loss=loss))
+
+
+def test_a_nan_of_before_the_block_or_written_over_a_result():
+    x = leaf([1.0, 0.0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        before = mg.log(x) * 0.0
+    with mg.detect_anomaly():
+        wanted = r"x: before, the result of multiply, recorded before the block, is nan at index"
+        with pytest.raises(FloatingPointError, match=wanted):
+            mg.exp(before)
+        inside = x * 2.0
+        with mg.no_grad():
+            inside[1] = np.nan
+        with pytest.raises(FloatingPointError, match=r"multiply at .*, overwritten since, is nan"):
+            mg.exp(inside)
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        ("x = mg.tensor([1.0, np.inf], requires_grad=True)\nx - x", "subtract at bad.py:2"),
+        ("x = mg.tensor([3e38, 3e38], requires_grad=True)\nx.sum()", "forward of sum at bad.py:2"),
+        ("x = mg.tensor([6e4], 'float16', True)\nx * 2.0", "has inf at index [0]"),
+        ("x = mg.tensor([9e4], requires_grad=True)\nx.astype('float16')", "astype at bad.py:2"),
+        ("x = mg.tensor([[-np.inf, -np.inf]], requires_grad=True)\nmg.softmax(x)", "of softmax"),
+        ("x = mg.tensor([0.0, 4.0], requires_grad=True)\ny = x * 1.0\ny /= 0.0", "at bad.py:3"),
+        ("x = mg.tensor([0.0, 0.0], requires_grad=True)\nmg.cosine_similarity(x, 1.0 / x, 0)",
+         "forward of divide at bad.py:2"),
+        ("x = mg.tensor([0.5], requires_grad=True)\n"
+         "mg.checkpoint(lambda v: mg.log(v - 1.0))(x)", "forward of log at bad.py:2"),
+        ("@mg.primitive(outputs=True)\ndef halves(xp, x, /):\n    return [x * 0.5, x / 0.0]\n"
+         "halves.vjp_all(lambda xp, g, x: (g[0] * 0.5,))\n"
+         "halves(mg.tensor([1.0], requires_grad=True))", "at bad.py:5: the result 1 has inf"),
+    ],
+)  # fmt: skip
+def test_overflow_and_undefined_values(code, wanted):
+    try:
+        assert wanted in anomaly(code)
+    finally:
+        mg.REGISTRY.pop("halves", None)
+
+
+def test_the_module_and_the_composite_are_named():
+    class Root(mg.nn.Module):
+        def forward(self, x):
+            return mg.sqrt(x)
+
+    body = mg.nn.Sequential(mg.nn.Identity(), Root())
+    net = mg.nn.Sequential({"body": body, "act": mg.nn.Tanh()})
+    place = r"test_trace.py:\d+ "
+
+    def told(match):
+        return pytest.raises(FloatingPointError, match=match)
+
+    with mg.detect_anomaly():
+        with told(rf"forward of sqrt at {place}\(in body.1 Root\):"):
+            net(leaf([-1.0]))
+        with told(rf"backward of sqrt, recorded at {place}\(in body.1 Root\):"):
+            net(leaf([0.0])).sum().backward()
+        with told(rf"forward of sqrt at {place}\(in Root\):"):
+            body[1](leaf([-1.0]))
+        with told(rf"forward of \w+ of cosine_similarity at {place}".strip()):
+            mg.cosine_similarity(leaf([3e30, 1e30]), mg.tensor([1.0, 0.0]), 0)
+
+
+def test_gradients_only_as_pytorch_does():
+    x = leaf([4.0, -1.0])
+    with mg.detect_anomaly(forward=False), np.errstate(invalid="ignore"):
+        mg.where(x > 0, mg.log(x), 0.0).sum().backward()  # harmless: the gradient is 0 / -1
+        assert x.grad.tolist() == [0.25, 0.0]
+        loss = mg.where(x > 0, mg.sqrt(x), 0.0).sum()
+        with pytest.raises(FloatingPointError) as info:
+            loss.backward()
+        told = str(info.value)
+        assert "backward of sqrt" in told and "does not select this element" in told
+        assert "It began before: forward of sqrt at test_trace.py" in told
+        weight, bad = leaf([1.0, 1.0]), mg.tensor([1.0, np.nan])
+        out = mg.relu(weight * bad)
+        with pytest.raises(FloatingPointError, match=r"before: .* multiply .*: bad, a constant"):
+            mg.where([True, False], out, 0.0).sum().backward()
+    assert x.grad.tolist() == [0.25, 0.0]
+
+
+def test_threads_are_watched_each_in_its_own_block():
+    told, ready = {}, threading.Barrier(3)
+
+    def work(i):
+        with mg.detect_anomaly() if i else mg.enable_grad():
+            ready.wait()
+            try:
+                for _ in range(50):
+                    mg.exp(leaf([1.0])).sum().backward()
+                with np.errstate(divide="ignore"):
+                    mg.log(leaf([0.0] * i + [0.0]))
+                told[i] = None
+            except FloatingPointError as error:
+                told[i] = str(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told[0] is None and all("forward of log" in told[i] for i in (1, 2))
 
 
 @pytest.mark.parametrize(
