@@ -32,6 +32,8 @@ BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "a
 BINARY += ["lshift", "rshift"]
 COMPARE = ["eq", "ne", "lt", "le", "gt", "ge"]
 UNARY = ["neg", "pos", "abs", "invert"]
+#: Functions of matrices that must have an inverse.
+INVERTED = {"inv", "solve", "cholesky"}
 #: Where these names have their index arrays.
 INDEXED = {"getitem": 1, "setitem": 2, "scatter_add": 1}
 
@@ -142,7 +144,7 @@ class Program:
             if type(x) is Recorded:
                 if x.program is not self:
                     raise RuntimeError(f"{name}: an array of another recording")
-                dummies.append((dummy(x), x))
+                dummies.append((invertible(x) if name in INVERTED else dummy(x), x))
                 return dummies[-1][0]
             if isinstance(x, np.ndarray):
                 raise TypeError(f"{name}: a {type(x).__name__} among recorded arrays")
@@ -174,6 +176,13 @@ def dummy(x: Recorded) -> np.ndarray:
     """Give an array of one element, spread: 1, or (for a valid index) 0 among integers."""
     one = np.ones((), x.dtype) if x.dtype.kind == "f" else np.zeros((), x.dtype)
     return np.broadcast_to(one, x.shape)
+
+
+def invertible(x: Recorded) -> np.ndarray:
+    """Give a dummy that has an inverse and a square root: identity matrices."""
+    if x.ndim < 2:
+        return dummy(x)
+    return np.broadcast_to(np.eye(*x.shape[-2:], dtype=x.dtype), x.shape)
 
 
 def function(name: str) -> Callable[..., Any]:

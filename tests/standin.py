@@ -772,6 +772,39 @@ def as_strided(x, shape=None, strides=None):
     return run("lib.stride_tricks.as_strided", np.lib.stride_tricks.as_strided, x, shape, strides)
 
 
+def matrixwise(name):
+    """Make a function of `cupy.linalg`, which raises nothing for the values of a matrix."""
+    host, check = getattr(np.linalg, name), stub(name, TABLE["linalg"][name])
+    probe = np.linalg.inv if name == "solve" else host
+
+    def fails(matrix):
+        try:
+            probe(matrix)
+        except np.linalg.LinAlgError:
+            return True
+        return False
+
+    def quietly(x, *args, **kwargs):
+        bad = np.array([fails(x[i]) for i in np.ndindex(x.shape[:-2])], bool).reshape(x.shape[:-2])
+        out = host(np.where(bad[..., None, None], np.eye(*x.shape[-2:]), x), *args, **kwargs)
+        parts = [np.array(part) for part in (out if isinstance(out, tuple) else (out,))]
+        for part in parts:
+            part[bad] = math.nan
+        return tuple(parts) if isinstance(out, tuple) else parts[0]
+
+    def function(*args, **kwargs):
+        check(*args, **kwargs)
+        if args[0].dtype == np.float16:
+            raise TypeError("float16 is unsupported in linalg")
+        if name == "solve" and args[1].ndim > 1 and args[0].shape[:-1] != args[1].shape[:-1]:
+            raise ValueError(
+                "a must have (..., M, M) shape and b must have (..., M, K) for multidimensional b"
+            )
+        return run(f"linalg.{name}", quietly if args[0].ndim > 1 else host, *args, **kwargs)
+
+    return functools.wraps(check)(function)
+
+
 def concatenate(tup, axis=0, out=None, *, dtype=None, casting="same_kind"):
     if not all(isinstance(x, ndarray) for x in tup):
         raise TypeError("Only cupy arrays can be concatenated")
@@ -956,6 +989,7 @@ def make_module():
         ndarray=ndarray,
         from_dlpack=noted("from_dlpack", from_dlpack),
         lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided)),
+        linalg=SimpleNamespace(**{name: matrixwise(name) for name in TABLE["linalg"]}),
         cuda=SimpleNamespace(
             Device=Device, Stream=Stream, Event=Event, runtime=runtime,
             get_current_stream=lambda: Stream.null, get_elapsed_time=get_elapsed_time,

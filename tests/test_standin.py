@@ -35,6 +35,8 @@ def test_table_is_that_of_the_installed_cupy():
 
     for name, signature in TABLE["functions"].items():
         assert maker.function_signature(getattr(real, name)) == signature
+    for name, signature in TABLE["linalg"].items():
+        assert maker.function_signature(getattr(real.linalg, name)) == signature
     for name, entry in TABLE["ufuncs"].items():
         assert maker.ufunc_entry(getattr(real, name)) == entry
 
@@ -43,6 +45,8 @@ def test_own_functions_have_the_signatures_of_the_table():
     for name, signature in TABLE["functions"].items():
         own = str(inspect.signature(getattr(cupy, name)))[1:-1].replace("<class 'float'>", "float")
         assert own == signature or name == "from_dlpack"
+    for name, signature in TABLE["linalg"].items():
+        assert str(inspect.signature(getattr(cupy.linalg, name)))[1:-1] == signature
     for name, signature in TABLE["methods"].items():
         assert str(inspect.signature(getattr(ndarray, name)))[1:-1] == signature
 

@@ -43,6 +43,7 @@ FUNCTIONS = [
     "copyto",
     "cumprod",
     "cumsum",
+    "diagonal",
     "dot",
     "einsum",
     "empty",
@@ -131,6 +132,8 @@ METHODS = [
     "var",
     "view",
 ]
+#: Functions of `cupy.linalg`.
+LINALG = ["cholesky", "det", "eigh", "qr", "slogdet", "solve", "svd"]
 #: Ufuncs with complex numbers or two results are of no use here.
 SKIP = {"conj", "conjugate"}
 
@@ -186,6 +189,7 @@ def main() -> None:
         "version": cupy.__version__,
         "numpy": np.__version__,
         "functions": {name: function_signature(getattr(cupy, name)) for name in FUNCTIONS},
+        "linalg": {name: function_signature(getattr(cupy.linalg, name)) for name in LINALG},
         "methods": {name: method_signature(name) for name in METHODS},
         "ufuncs": dict(sorted(ufuncs.items())),
         "special": {name: ufunc_entry(getattr(special, name)) for name in ("erf", "erfc")},
