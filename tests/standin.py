@@ -786,7 +786,8 @@ def matrixwise(name):
 
     def quietly(x, *args, **kwargs):
         bad = np.array([fails(x[i]) for i in np.ndindex(x.shape[:-2])], bool).reshape(x.shape[:-2])
-        out = host(np.where(bad[..., None, None], np.eye(*x.shape[-2:]), x), *args, **kwargs)
+        out = host(np.where(bad[..., None, None], np.eye(*x.shape[-2:], dtype=x.dtype), x),
+                   *args, **kwargs)  # fmt: skip
         parts = [np.array(part) for part in (out if isinstance(out, tuple) else (out,))]
         for part in parts:
             part[bad] = math.nan
