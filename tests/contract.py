@@ -417,6 +417,17 @@ LINES = parse(r"""
     xp.cumsum(d([1, 2, 3])), xp.cumsum(d([[1, 2], [3, 4]]), axis=1)
     xp.cumsum(d([1, 2], "i4")).dtype, xp.cumsum(d([1], "?")).dtype, xp.cumsum(d([1], "f2")).dtype
     xp.cumsum(d([[1, 2], [3, 4]]))
+    xp.cumprod(d([2, 0, 3])), xp.cumprod(d([[1, 2], [3, 4]]), axis=-1), xp.cumprod(xp.zeros(0))
+    xp.cumprod(d([1], "i4")).dtype, xp.cumprod(d([1], "f2")).dtype, xp.cumprod(d([[1, 2], [3, 4]]))
+
+    # cupy/_sorting/sort.py, cupy/cuda/cupy_thrust.cu: NaN come last, equal elements keep their order
+    xp.sort(d([3.0, nan, 1.0, inf, -inf])), xp.sort(d([[3, 1], [2, 4]]), axis=0), xp.sort(d([]))
+    xp.sort(d([2, 1], "u1")), xp.sort(d([1, 0], "?")), xp.sort(d([2.0, nan, 1.0], "f2"))
+    xp.argsort(d([2.0, 1.0, 2.0, 1.0])), xp.argsort(d([2.0, 1.0, 2.0]), axis=0, kind="stable")
+    xp.argsort(d([nan, 1.0, nan, 0.0])), xp.argsort(d([[3, 1], [2, 4]]), axis=-1, kind="stable")
+    ns.argsort(d([2.0, 1.0, 2.0, 1.0])), ns.argsort(d([[1, 1], [0, 1]], "?"), axis=0)
+    kind(lambda: xp.sort(s)), kind(lambda: xp.argsort(a, axis=1))
+    xp.argsort(a, kind="quicksort")
 
     # CUDA Programming Guide and NVRTC's -ftz=true in cupy/cuda/compiler.py
     d([1e-30]) * d([1e-10]), d([1e-30], "f8") * 1e-10

@@ -657,8 +657,20 @@ def worded(name, host):
 WORDED = {"broadcast_to", "moveaxis", "reshape", "swapaxes"}
 
 
+def stable(host):
+    """Make a sort of NumPy's one of CuPy's: always stable, and of no other kind."""
+
+    def function(x, axis=-1, kind=None):
+        if kind not in (None, "stable"):
+            raise ValueError("kind can only be None or 'stable'")
+        return host(x, axis, kind="stable")
+
+    return function
+
+
 def build(name, host, table="functions", prefix=""):
     """Make a function or method of the real signature from NumPy's of the same name."""
+    host = stable(host) if name in ("argsort", "sort") else host
     host = worded(name, host) if name in WORDED else clamp if name == "clip" else host
     check, typed = stub(name, TABLE[table][name]), TYPED.get(name, ())
     by_method, truth = name in METHODS, name in ("all", "any", "nonzero")

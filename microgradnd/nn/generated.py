@@ -18,7 +18,7 @@ from ..tape import Tensor
 from .module import Module
 
 #: Where the operations are declared that become modules.
-FAMILIES = ("microgradnd.ops.activations", "microgradnd.ops.losses")
+FAMILIES = ("microgradnd.ops.activations", "microgradnd.ops.losses", "microgradnd.ops.conv")
 
 
 def module_name(op: Any) -> str | None:
@@ -37,7 +37,7 @@ def _own(op: Any) -> list[inspect.Parameter]:
 
 def inputs_of(op: Any) -> int:
     """Count the operands that a module's call takes: the input, and a target."""
-    return 2 if "target" in inspect.signature(op).parameters else 1
+    return 2 if {"target", "y"} & inspect.signature(op).parameters.keys() else 1
 
 
 def options_of(op: Any) -> dict[str, Any]:
@@ -70,9 +70,12 @@ class Operation(Module):
                     "options, the call takes the data"
                 )
         reduction = bound.arguments.get("reduction", "mean")
-        if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"{type(self).__name__}: reduction must be 'mean', 'sum' or 'none', "
-                             f"got {reduction!r}")  # fmt: skip
+        known = self._op.data.get("reductions", ("mean", "sum", "none"))
+        if reduction not in known:
+            raise ValueError(
+                f"{type(self).__name__}: reduction must be {', '.join(map(repr, known[:-1]))} or "
+                f"{known[-1]!r}, got {reduction!r}"
+            )
         for name, value in bound.arguments.items():
             if name in self._operands:
                 value = None if value is None else asarray(value).detach()
@@ -83,7 +86,7 @@ class Operation(Module):
     def forward(self, *inputs: Any) -> Any:
         """Apply the operation."""
         if len(inputs) != self._inputs:
-            wanted = ("an input", "an input and a target")[self._inputs - 1]
+            wanted = ("an input", "an input and a target (or a second input)")[self._inputs - 1]
             raise TypeError(f"{type(self).__name__}: {wanted} wanted, got {len(inputs)} arguments")
         if not self._options:
             return self._op(*inputs)

@@ -738,6 +738,57 @@ log_softmax.vjp(
 )
 
 
+def _projected(row):
+    """The projection of a vector, from the mass above each threshold, which is linear between."""
+    knots = np.sort([*row, row.min() - 1.0])
+    mass = [np.maximum(row - knot, 0.0).sum() for knot in knots]
+    return np.maximum(row - np.interp(-1.0, -np.array(mass), knots), 0.0)
+
+
+@primitive(
+    cases=(
+        (((2, 3),), {}),  # so close together that nothing becomes 0
+        (((3, 2),), {"axis": 0}),
+        (([[0.5, 0.25, -1.0], [2.0, -3.0, 0.0]],), {}),
+        (([[[0.5, 0.125]], [[0.25, 2.0]], [[-0.5, 1.5]]],), {"axis": 0}),
+    ),
+    domain=(-0.125, 0.125),
+    conventions=(
+        ("sparsemax with +inf", ([math.inf, 0.0],), {}, ([0.0, 0.0],)),
+    ),
+    reference=lambda x, axis=-1: np.apply_along_axis(_projected, axis, x),
+)  # fmt: skip
+def sparsemax(xp, x, /, axis=-1):
+    r"""Shares of which many are 0: the point of the simplex next to x, :math:`\max(x - \tau, 0)`.
+
+    The threshold is such that they sum to 1. An element at the threshold has the gradient 0.
+    Source: Martins and Astudillo, From softmax to sparsemax (ICML 2016).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([1.0, 0.5, -1.0])
+        >>> mg.sparsemax(x), mg.grad(lambda x: mg.sparsemax(x)[0])(x)
+        (Tensor([0.75, 0.25, 0.  ]), Tensor([ 0.5, -0.5,  0. ]))
+    """
+    on_axis(axis, x.ndim)
+    z = shifted(xp, x, xp.max(x, axis=axis, keepdims=True))
+    rows = _last(xp, z, axis, -1)
+    total = xp.cumsum(xp.flip(xp.sort(rows, axis=-1), axis=-1), axis=-1)
+    # Of all k, the k largest elements give the threshold (their sum - 1) / k that is highest.
+    tau = (total - 1.0) / xp.arange(1, rows.shape[-1] + 1, dtype=z.dtype)
+    return xp.maximum(z - _last(xp, xp.max(tau, axis=-1, keepdims=True), -1, axis), 0.0)
+
+
+def _sparsemax_gradient(xp, g, out, axis):
+    used = out > 0
+    count = xp.maximum(xp.sum(xp.astype(used, g.dtype), axis=axis, keepdims=True), 1.0)
+    mean = xp.sum(xp.where(used, g, 0.0), axis=axis, keepdims=True) / count
+    return xp.where(used, g - mean, 0.0)
+
+
+sparsemax.vjp(x=_sparsemax_gradient)
+
+
 @composite(
     cases=((((2, 3),), {"axis": 0}),),
     reference=lambda x, axis=-1: np.exp(-x) / np.exp(-x).sum(axis=axis, keepdims=True),

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ..primitives import primitive
+from ..protocols import composite
+from . import reductions
+from .activations import relu
+from .elementwise import exp, log, maximum, where
+from .linalg import norm
 
 
 def _reduced(xp, values, reduction):
@@ -37,6 +44,11 @@ def _fits(shape, into):
     """Whether a shape broadcasts to another."""
     tail = into[len(into) - len(shape) :]
     return len(shape) <= len(into) and all(n in (1, m) for n, m in zip(shape, tail, strict=True))
+
+
+def _least(x, eps):
+    """A smallest divisor that float16 does not take for 0."""
+    return max(eps, 1e-7) if x.dtype.itemsize == 2 else eps
 
 
 PAIRS: Any = (
@@ -133,6 +145,115 @@ huber.vjp(
 )
 
 
+@composite(module="SmoothL1Loss", operands=2, cases=((HUBER, {}), (HUBER, {"beta": 2.0})))
+def smooth_l1(x, target, reduction="mean", beta=1.0):
+    r"""Squared error inside beta, linear outside, :math:`d^2/2\beta` or :math:`|d| - \beta/2`.
+
+    The Huber loss divided by beta; with `beta=0` it is the absolute error.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.smooth_l1)(mg.tensor([0.5, 3.0]), mg.tensor([0.0, 0.0]))
+        (Tensor(1.3125), Tensor([0.25, 0.5 ]))
+    """
+    return huber(x, target, reduction, beta) / beta if beta else l1(x, target, reduction)
+
+
+@composite(
+    module="HingeLoss",
+    operands=2,
+    cases=(
+        (([0.25, -2.5, 1.75, 0.5], [1.0, -1.0, 1.0, -1.0]), {}),
+        (([0.25, -2.5, 1.75, 0.5], [-1.0, -1.0, 1.0, 1.0]), {"reduction": "none", "margin": 2.0}),
+    ),
+    conventions=(("hinge at the margin", ([1.0], [1.0]), {}, ([0.0], [0.0])),),
+    reference=lambda x, target, reduction="mean", margin=1.0: (
+        np.mean if reduction == "mean" else np.array
+    )(np.where(target * x < margin, margin - target * x, 0.0)),
+)
+def hinge(x, target, reduction="mean", margin=1.0):
+    r"""How much of a margin is lacking, :math:`\max(m - t x, 0)`, reduced; targets are -1 or 1.
+
+    Its slope at the margin is 0.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.hinge)(mg.tensor([0.5, 2.0]), mg.tensor([1, 1]))
+        (Tensor(0.25), Tensor([-0.5, -0. ]))
+    """
+    _check("hinge", x, target, reduction)
+    target = target if target.dtype.kind == "f" else target.astype(x.dtype)
+    return _reduced(reductions, relu(margin - target * x), reduction)
+
+
+@composite(
+    module="KLDivLoss",
+    operands=2,
+    domain=(0.1, 0.9),
+    cases=(
+        *PAIRS,
+        (((3, 2), (3, 2)), {"reduction": "batchmean"}),
+        (((3, 2), (3, 2)), {"log_target": True}),
+    ),
+    reductions=("mean", "sum", "none", "batchmean"),
+)
+def kl_div(x, target, reduction="mean", log_target=False):
+    r"""The divergence of distributions, :math:`t (\ln t - x)`, reduced; x are log-probabilities.
+
+    Targets are probabilities, of which 0 costs nothing, or their logarithms (`log_target`).
+    `"batchmean"` divides the sum by the number of examples: the divergence as it is defined.
+    `"mean"` divides it by that of all elements, as in PyTorch.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x, target = mg.log(mg.tensor([[0.5, 0.5]])), mg.tensor([[1.0, 0.0]])
+        >>> loss = mg.kl_div(x, target, reduction="batchmean")
+        >>> round(loss.item(), 4), mg.grad(mg.kl_div)(x, target, reduction="batchmean")
+        (0.6931, Tensor([[-1.,  0.]]))
+    """
+    batch = reduction == "batchmean"
+    _check("kl_div", x, target, "sum" if batch else reduction)
+    zero = target == (-math.inf if log_target else 0)
+    safe = where(zero, 0.0 if log_target else 1.0, target)
+    share, logarithm = (exp(safe), safe) if log_target else (safe, log(safe))
+    costs = where(zero, 0.0, share * (logarithm - where(zero, 0.0, x)))
+    total = _reduced(reductions, costs, "sum" if batch else reduction)
+    return total / (x.shape[0] if x.ndim else 1) if batch else total
+
+
+@composite(
+    operands=2,
+    cases=(
+        (((2, 3), (2, 3)), {}),
+        (((3,), (2, 3)), {"axis": -1}),
+    ),
+    reference=lambda x, y, axis=1, eps=1e-8: np.sum(x * y, axis)
+    / (np.linalg.norm(x, axis=axis) * np.linalg.norm(y, axis=axis)),
+    conventions=(
+        ("cosine_similarity at 0", ([[0.0, 0.0]], [[3.0, 4.0]]), {},
+         ([[6e7, 8e7]], [[0.0, 0.0]])),
+    ),
+)
+def cosine_similarity(x, y, axis=1, eps=1e-8):
+    r"""The cosine of the angle between vectors, :math:`\frac{x \cdot y}{|x| |y|}`, along an axis.
+
+    Lengths below eps count as eps, so that it is 0 at the zero vector, with a finite gradient.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> mg.value_and_grad(mg.cosine_similarity)(mg.tensor([3.0, 4.0]), [1.0, 0.0], axis=0)
+        (Tensor(0.6), Tensor([ 0.128, -0.096]))
+    """
+    lengths = (maximum(norm(v, axis=axis, keepdims=True), _least(v, eps)) for v in (x, y))
+    return reductions.sum(x / next(lengths) * (y / next(lengths)), axis=axis)
+
+
 @primitive(
     module="BCEWithLogitsLoss",
     cases=PAIRS,
@@ -190,6 +311,44 @@ binary_cross_entropy_with_logits.vjp(
     * _bce_slope(xp, x, target, pos_weight),
     target=lambda xp, g, x, pos_weight, reduction: _each(g, x.size, reduction)
     * _bce_target_slope(xp, x, pos_weight),
+)
+
+
+@primitive(module="BCELoss", cases=PAIRS, domain=(0.1, 0.9))
+def binary_cross_entropy(xp, x, target, /, reduction="mean"):
+    r"""Cross-entropy of probabilities, :math:`-t\ln x - (1 - t)\ln(1 - x)`, reduced.
+
+    Logarithms are not below -100, as PyTorch's. With logits, which are exact, it is
+    `binary_cross_entropy_with_logits`.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> loss = mg.binary_cross_entropy
+        >>> loss([0.0, 1.0], [1.0, 1.0]), mg.grad(loss)(mg.tensor([0.5]), mg.tensor([1.0]))
+        (Tensor(50.), Tensor([-2.]))
+    """
+    _check("binary_cross_entropy", x, target, reduction)
+    return _reduced(xp, (target - 1.0) * _log(xp, 1.0 - x) - target * _log(xp, x), reduction)
+
+
+def _log(xp, x):
+    """The logarithm, not below -100; without a warning at 0."""
+    zero = x == 0
+    return xp.where(zero, -100.0, xp.maximum(xp.log(xp.where(zero, 1.0, x)), -100.0))
+
+
+def _bce_probability_slope(xp, x, target):
+    return (x - target) / xp.maximum(x * (1.0 - x), _least(x, 1e-12))
+
+
+binary_cross_entropy.vjp(
+    x=lambda xp, g, x, target, reduction: _each(g, x.size, reduction)
+    * _bce_probability_slope(xp, x, target),
+    target=lambda xp, g, x, reduction: _each(g, x.size, reduction)
+    * (_log(xp, 1.0 - x) - _log(xp, x)),
 )
 
 

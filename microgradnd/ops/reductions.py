@@ -175,7 +175,8 @@ def _to_extremes(xp, g, out, x, axis):
     return xp.where(hit, spread(xp, g, x.shape, axis) / ties, 0.0)
 
 
-def no_elements(name, x, axis):
+def refuse_empty(name, x, axis):
+    """Refuse an empty axis, where a result is one of the elements."""
     if x.size == 0 and count(x.shape, axis) == 0:
         raise ValueError(f"{name}: an empty axis has no such element, shape {x.shape}, axis {axis}")
 
@@ -201,7 +202,7 @@ def max(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.max)(mg.tensor([1.0, 3.0, 3.0]))
         (Tensor(3.), Tensor([0. , 0.5, 0.5]))
     """
-    no_elements("max", x, axis)
+    refuse_empty("max", x, axis)
     return xp.max(x, axis=axis, keepdims=keepdims)
 
 
@@ -225,7 +226,7 @@ def min(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.min)(mg.tensor([1.0, 1.0, 3.0]))
         (Tensor(1.), Tensor([0.5, 0.5, 0. ]))
     """
-    no_elements("min", x, axis)
+    refuse_empty("min", x, axis)
     return xp.min(x, axis=axis, keepdims=keepdims)
 
 
@@ -339,7 +340,7 @@ def logsumexp(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.logsumexp)(mg.tensor([1000.0, 0.0]))
         (Tensor(1000.), Tensor([1., 0.]))
     """
-    no_elements("logsumexp", x, axis)
+    refuse_empty("logsumexp", x, axis)
     m = xp.max(x, axis=axis, keepdims=True)
     if axis == ():
         return xp.copy(x)
@@ -430,7 +431,7 @@ def argmax(xp, x, /, axis=None, keepdims=False):
         >>> mg.argmax([1.0, 3.0, 3.0])
         Tensor(1)
     """
-    no_elements("argmax", x, axis)
+    refuse_empty("argmax", x, axis)
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
@@ -443,7 +444,7 @@ def argmin(xp, x, /, axis=None, keepdims=False):
         >>> mg.argmin([2.0, 1.0, 1.0])
         Tensor(1)
     """
-    no_elements("argmin", x, axis)
+    refuse_empty("argmin", x, axis)
     return xp.argmin(x, axis=axis, keepdims=keepdims)
 
 

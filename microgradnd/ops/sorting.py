@@ -9,7 +9,7 @@ import numpy as np
 from ..primitives import primitive
 from ..protocols import composite
 from .indexing import take_along_axis
-from .reductions import CASES, count, flat_last, no_elements, spread, unflat
+from .reductions import CASES, count, flat_last, refuse_empty, spread, unflat
 from .shaping import flip, on_axis
 
 AXES = ((((3, 4),), {}), (((3, 2),), {"axis": 0}), (((2, 3),), {"axis": None}))
@@ -134,7 +134,7 @@ def median(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.median)(mg.tensor([5.0, 1.0, 4.0, 2.0]))
         (Tensor(3.), Tensor([0. , 0. , 0.5, 0.5]))
     """
-    no_elements("median", x, axis)
+    refuse_empty("median", x, axis)
     flat = flat_last(xp, x, axis)
     order, n = xp.argsort(flat, axis=-1), flat.shape[-1]
     middle = xp.getitem(order, (), (..., ((n - 1) // 2, n // 2 + 1, None)))

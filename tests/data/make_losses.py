@@ -76,11 +76,13 @@ def entry(
     }
 
 
-def pairs(f: Callable[..., Array], targets: Any, **attrs: Any) -> list[Any]:
+def pairs(
+    f: Callable[..., Array], targets: Any, inputs: Any = normal, **attrs: Any
+) -> list[Any]:
     """Compute entries of a loss of two operands of one shape."""
     rows = []
     for shape, reduction in itertools.product(((), (3,), (2, 3)), REDUCTIONS):
-        operands = (normal(*shape), targets(*shape))
+        operands = (inputs(*shape), targets(*shape))
         rows.append(entry(f, operands, {"reduction": reduction, **attrs}, 2))
     return rows
 
@@ -122,6 +124,22 @@ def smoothed() -> list[Any]:
     return rows
 
 
+def divergences(log_target: bool) -> list[Any]:
+    """Compute entries of the divergence of distributions, on logarithms."""
+    rows = []
+    for shape, reduction in itertools.product(((3,), (2, 3)), (*REDUCTIONS, "batchmean")):
+        x, target = -shares(*shape), -shares(*shape) if log_target else shares(*shape)
+        attrs = {"reduction": reduction, "log_target": log_target}
+        rows.append(entry(functional.kl_div, (x, target), attrs, 2))
+    return rows
+
+
+def without(i: int, row: dict[str, Any]) -> dict[str, Any]:
+    """Take one gradient out of an entry."""
+    row["gradients"][i] = None
+    return row
+
+
 def extreme() -> list[Any]:
     """Compute entries where a naive formula overflows."""
     x = torch.tensor([[1000.0, 0.0, -1000.0], [1e4, 1e4, -1e300]], dtype=torch.float64)
@@ -152,6 +170,21 @@ def main() -> None:
         ],
         "cross_entropy": [*classified(cross_entropy, normal), *smoothed(), *extreme()],
         "nll": classified(nll, lambda *shape: -shares(*shape)),
+        "smooth_l1": [
+            row
+            for beta in (1.0, 0.25, 0.0)
+            for row in pairs(functional.smooth_l1_loss, normal, beta=beta)
+        ],
+        "kl_div": [
+            *(row for log in (False, True) for row in divergences(log)),
+            without(1, entry(functional.kl_div, (normal(4), right), {"reduction": "none"}, 2)),
+        ],
+        "binary_cross_entropy": [
+            *pairs(functional.binary_cross_entropy, shares, shares),
+            # PyTorch's smallest divisor is a float32, and its slope by the target not held.
+            *(without(0, without(1, entry(functional.binary_cross_entropy, (right, target), {}, 2)))
+              for target in (shares(4), right, 1.0 - right)),
+        ],
     }
     text = ",\n".join(
         f"{json.dumps(name)}:[\n"
