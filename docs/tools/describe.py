@@ -101,7 +101,7 @@ def _annotation(op: Any, p: inspect.Parameter, operand: bool) -> str:
 
 def op_names(op: Any) -> tuple[str, ...]:
     """Names that are operands: of a primitive those of its forward, of a composite x and y."""
-    return op.operands if isinstance(op, mg.Primitive) else ("x", "y")
+    return op.operands if isinstance(op, mg.Primitive) else ("x", "y", "a", "b")
 
 
 def parameters(op: Any) -> list[Parameter]:
@@ -141,9 +141,20 @@ def joined(params: Iterable[Parameter], show: Callable[[Parameter], str]) -> lis
     return out
 
 
+def public(op: Any) -> str:
+    """The name by which users call it: `tanh`, `linalg.inv`."""
+    name, space = op.__name__, op.data.get("space")
+    return f"{space}.{name}" if space and name in getattr(mg, space).__all__ else name
+
+
+def anchor(op: Any) -> str:
+    """The place of its section on the page of operations."""
+    return public(op).replace(".", "")
+
+
 def call(op: Any) -> str:
     """The signature as it is read: `maxout(x, pieces, axis=-1)`."""
-    return f"{op.__name__}({', '.join(joined(parameters(op), lambda p: p.plain))})"
+    return f"{public(op)}({', '.join(joined(parameters(op), lambda p: p.plain))})"
 
 
 def docstring(op: Any) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 import microgradnd as mg
 from describe import (
     ROOT,
+    anchor,
     attached,
     call,
     docstring,
@@ -32,6 +33,7 @@ from describe import (
     literal,
     markdown,
     module_of,
+    public,
     report,
 )
 
@@ -62,6 +64,8 @@ def number(value: Any) -> str:
 
 def interval(domain: Any) -> str:
     """A domain as text."""
+    if callable(domain):
+        return f"`{domain.__name__}`"
     if isinstance(domain, dict):
         return "; ".join(f"`{name}` {interval(d)}" for name, d in domain.items())
     return domain if isinstance(domain, str) else f"[{number(domain[0])}, {number(domain[1])}]"
@@ -141,7 +145,7 @@ def _numpy_name(function: Any) -> str:
 
 def entry(op: Any) -> str:
     """The section of one operation."""
-    lines = [f"### {op.__name__}", "", f"`{call(op)}`", ""]
+    lines = [f"### {public(op)}", "", f"`{call(op)}`", ""]
     if picture_of(op) is not None:
         lines += [f"![{op.__name__} and its derivative]({PICTURES}/{op.__name__}.svg)", ""]
     lines += [markdown(docstring(op)), ""]
@@ -166,7 +170,7 @@ def page() -> str:
     ]
     for module, ops in groups.items():
         short = module.__name__.rpartition(".")[2]
-        names = ", ".join(f"[`{op.__name__}`](#{op.__name__})" for op in ops)
+        names = ", ".join(f"[`{public(op)}`](#{anchor(op)})" for op in ops)
         out.append(f"- **{short}**: {names}\n")
     for module, ops in groups.items():
         short = module.__name__.rpartition(".")[2]
@@ -201,7 +205,7 @@ def conventions() -> str:
                 ]
                 cells = " | ".join(f"`{v}`" if v else "" for v in values)
                 out.append(
-                    f"| [`{op.__name__}`](operations.md#{op.__name__}) | {case} | {cells} |\n"
+                    f"| [`{public(op)}`](operations.md#{anchor(op)}) | {case} | {cells} |\n"
                 )
     return "".join(out)
 

@@ -139,7 +139,7 @@ def package() -> str:
     imports: dict[str, list[str]] = {}
     functions = []
     lazy = vars(mg)["_LAZY"]
-    for name in sorted({*vars(mg)["__all__"], *mg.REGISTRY, *mg.COMPOSITES}):
+    for name in sorted(vars(mg)["__all__"]):
         value = getattr(mg, name)
         if name in ALIASES:
             continue  # beside what they stand for, below
@@ -165,6 +165,22 @@ def package() -> str:
     text = "__version__: str\nREGISTRY: dict[str, Any]\nCOMPOSITES: dict[str, Any]\n\n" + body
     what = "The public names of microgradnd, with their types."
     return HEADER.format(what=what) + head + "".join(sorted([*lines, private])) + "\n" + text
+
+
+def linalg() -> str:
+    """The text of `linalg.pyi`."""
+    results = ["EighResult", "QRResult", "SVDResult", "SlogdetResult"]
+    head = (
+        "from typing import Any\n\nfrom numpy.linalg import LinAlgError as LinAlgError\n\n"
+        + _import(".ops.linalg", results) + _import(".surface", ["Operand"]) + "from .tape import "
+        "Tensor\n\n"
+    )
+    functions = [
+        define(name, joined(parameters(op), str), returns(op), docstring(op).partition("\n\n")[0])
+        for name, op in sorted(vars(mg.linalg).items())
+        if name in mg.linalg.__all__ and name != "LinAlgError"
+    ]
+    return HEADER.format(what="Linear algebra, with its types.") + head + "\n".join(functions)
 
 
 def module_class(name: str, cls: Any) -> str:
@@ -270,6 +286,7 @@ def main() -> int:
         [
             emit(home / "surface.pyi", surface(), check),
             emit(home / "__init__.pyi", package(), check),
+            emit(home / "linalg.pyi", linalg(), check),
             emit(home / "nn" / "generated.pyi", generated(), check),
             emit(home / "nn" / "functional.pyi", functional(), check),
             emit(home / "nn" / "__init__.pyi", nn_package(), check),

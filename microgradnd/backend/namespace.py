@@ -12,9 +12,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from . import matrices
-
-from . import windows
+from . import matrices, windows
 
 
 def _words(text: str) -> frozenset[str]:
@@ -39,7 +37,8 @@ SAME = _words(
 )
 OWN = _words(
     """
-    argsort astype copy erf erfc sigmoid log_softmax einsum getitem scatter_add setitem take take_along_axis
+    argsort astype copy erf erfc sigmoid log_softmax einsum getitem scatter_add setitem take
+    take_along_axis
     collect route one_hot pick max_and_winner count_classes check_indices
     inv solve det cofactors cholesky svd_factors qr_factors eigh_factors slogdet_parts refuse
     conv conv_input conv_weight unfold fold
