@@ -99,12 +99,18 @@ def place_all(sample: Sample, place: Any, leaves: bool = True) -> list[Any]:
 
 
 def call(sample: Sample, operands: list[Any]) -> list[Tensor]:
-    """Run a sample on these operands, past the front; gives the list of its results."""
+    """Run a sample on these operands, past the front; gives the list of its results.
+
+    Where libraries may choose signs, they are divided out (`smooth`).
+    """
     op = OPS[sample.name]
-    if sample.name in COMPOSITES:
-        out = op.bare(operands, **sample.attributes)
-    else:
-        out = op.apply(operands, op.signature.complete(sample.attributes))
+
+    def run(*operands: Any) -> Any:
+        if sample.name in COMPOSITES:
+            return op.bare(operands, **sample.attributes)
+        return op.apply(operands, op.signature.complete(sample.attributes))
+
+    out = op.data.get("smooth", lambda run: run)(run)(*operands)
     return list(out) if isinstance(out, (list, tuple)) else [out]
 
 

@@ -381,8 +381,8 @@ def slogdet(x) -> SlogdetResult:
     Example:
         >>> import microgradnd as mg
         >>> x = mg.tensor([[1.0, 2.0], [3.0, 4.0]])
-        >>> mg.linalg.slogdet(x)
-        SlogdetResult(sign=Tensor(-1.), logabsdet=Tensor(0.6931))
+        >>> mg.linalg.slogdet(x).sign
+        Tensor(-1.)
         >>> mg.grad(lambda x: mg.linalg.slogdet(x).logabsdet)(x).reshape(-1)
         Tensor([-2. ,  1.5,  1. , -0.5])
     """
