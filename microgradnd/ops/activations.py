@@ -259,7 +259,7 @@ rrelu.vjp(x=lambda xp, g, x, slope: xp.where(x > 0, g, g * slope))
     module="ELU",
     elementwise=True,
     kinks=(0,),
-    conventions=(at(0, 1), at(0, 0.5, "at 0, alpha 0.5", alpha=0.5)),
+    conventions=(at(0, 1), at(0, 0.5, "at 0, alpha 0.5", alpha=0.5), at(1000, 1, "at 1000")),
 )
 def elu(xp, x, /, alpha=1.0):
     r"""Exponential linear unit: :math:`x` if :math:`x > 0`, else :math:`\alpha (e^x - 1)`.
@@ -354,7 +354,7 @@ threshold.vjp(x=lambda xp, g, x, threshold: xp.where(x > threshold, g, 0.0))
 # ----------------------------------------------------------------------------- sigmoid and its kin
 
 
-@primitive(elementwise=True, method=True)
+@primitive(elementwise=True, method=True, conventions=(at(-1000, 0, "at -1000"),))
 def sigmoid(xp, x, /):
     r"""The logistic function, :math:`\sigma(x) = 1 / (1 + e^{-x})`.
 
@@ -566,7 +566,8 @@ def _squareplus_slope(xp, x, b):
 # ----------------------------------------------------------------------------- smooth gates
 
 
-@primitive(module="SiLU", elementwise=True, method=True, conventions=(at(-math.inf, 0, "at -inf"),))
+@primitive(module="SiLU", elementwise=True, method=True,
+           conventions=(at(-math.inf, 0, "at -inf"), at(-1000, 0, "at -1000")))
 def silu(xp, x, /):
     r"""Sigmoid-weighted linear unit (swish), :math:`x\,\sigma(x)`.
 
@@ -699,7 +700,11 @@ def _exponentials(xp, x, axis):
     method=True,
     cases=AXIS_CASES,
     reference=lambda x, axis=-1: np.exp(x) / np.sum(np.exp(x), axis=axis, keepdims=True),
-)
+    conventions=(
+        ("softmax of -inf only (the value is NaN)", ([-math.inf, -math.inf],), {},
+         ([math.nan, math.nan],)),
+    ),
+)  # fmt: skip
 def softmax(xp, x, /, axis=-1):
     r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf.
 

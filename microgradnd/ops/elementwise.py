@@ -138,6 +138,7 @@ def floor_divide(xp, x, y, /):
     numpy=np.remainder,
     operator="mod",
     domain={"x": (4.9, 5.9), "y": (2.0, 2.4)},  # between two jumps
+    conventions=(("remainder at a jump", ([4.0], [2.0]), {}, ([1.0], [-2.0])),),
 )
 def remainder(xp, x, y, /):
     r"""The remainder of floored division, :math:`x - y \lfloor x / y \rfloor`.
@@ -510,7 +511,8 @@ def _flat(xp, g):
     return xp.zeros_like(g)
 
 
-@primitive(elementwise=True, numpy=np.floor, domain=(-3, 3), kinks=WHOLE, dtypes="fiub")
+@primitive(elementwise=True, numpy=np.floor, domain=(-3, 3), kinks=WHOLE, dtypes="fiub",
+           conventions=(("floor at a jump", ([1.0],), {}, ([0.0],)),))
 def floor(xp, x, /):
     r"""The largest integer not above `x`, :math:`\lfloor x \rfloor`; its slope is taken as 0.
 
@@ -525,7 +527,8 @@ def floor(xp, x, /):
 floor.vjp(x=_flat)
 
 
-@primitive(elementwise=True, numpy=np.ceil, domain=(-3, 3), kinks=WHOLE, dtypes="fiub")
+@primitive(elementwise=True, numpy=np.ceil, domain=(-3, 3), kinks=WHOLE, dtypes="fiub",
+           conventions=(("ceil at a jump", ([1.0],), {}, ([0.0],)),))
 def ceil(xp, x, /):
     r"""The smallest integer not below `x`, :math:`\lceil x \rceil`; its slope is taken as 0.
 
@@ -540,7 +543,8 @@ def ceil(xp, x, /):
 ceil.vjp(x=_flat)
 
 
-@primitive(elementwise=True, numpy=(np.trunc, np.fix), domain=(-3, 3), kinks=WHOLE, dtypes="fiub")
+@primitive(elementwise=True, numpy=(np.trunc, np.fix), domain=(-3, 3), kinks=WHOLE, dtypes="fiub",
+           conventions=(("trunc at a jump", ([1.0],), {}, ([0.0],)),))
 def trunc(xp, x, /):
     r"""`x` without its decimals, :math:`\mathrm{sign}(x) \lfloor |x| \rfloor`; its slope is 0.
 
@@ -555,7 +559,8 @@ def trunc(xp, x, /):
 trunc.vjp(x=_flat)
 
 
-@primitive(elementwise=True, numpy=np.rint, domain=(-3, 3), kinks=HALVES)
+@primitive(elementwise=True, numpy=np.rint, domain=(-3, 3), kinks=HALVES,
+           conventions=(("rint at a jump", ([0.5],), {}, ([0.0],)),))
 def rint(xp, x, /):
     r"""The nearest integer, of two the even one, :math:`\lfloor x \rceil`; its slope is taken as 0.
 
@@ -673,7 +678,14 @@ def expm1(xp, x, /):
 expm1.vjp(x=lambda g, out: g * (out + 1.0))
 
 
-@primitive(elementwise=True, numpy=np.log, method=True, domain=POSITIVE)
+@primitive(
+    elementwise=True,
+    numpy=np.log,
+    method=True,
+    domain=POSITIVE,
+    conventions=(("log at 0, also inside a where that selects something else", ([0.0],), {},
+                  ([math.inf],)),),
+)  # fmt: skip
 def log(xp, x, /):
     r"""The natural logarithm, :math:`\ln x`.
 
@@ -735,7 +747,14 @@ def log10(xp, x, /):
 log10.vjp(x=lambda g, x: g / (x * LOG10))
 
 
-@primitive(elementwise=True, numpy=np.logaddexp)
+@primitive(
+    elementwise=True,
+    numpy=np.logaddexp,
+    conventions=(
+        ("logaddexp with +inf", ([math.inf], [0.0]), {}, ([1.0], [0.0])),
+        ("logaddexp of -inf", ([-math.inf], [-math.inf]), {}, ([0.5], [0.5])),
+    ),
+)
 def logaddexp(xp, x, y, /):
     r"""The logarithm of a sum of exponentials, :math:`\ln(e^x + e^y)`.
 

@@ -260,6 +260,7 @@ def _take_key(ndim, axis):
         (((4, 3), [[0, -1], [1, 1]]), {"axis": 1}),
         (((4, 3), [11, 0]), {}),
     ),
+    conventions=(("the same element twice", ([1.0, 2.0], [0, 0]), {}, ([2.0, 0.0],)),),
 )
 def take(xp, x, indices, /, axis=None):
     r"""The elements at integer indices along an axis (of the flattened array without one).

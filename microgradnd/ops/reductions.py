@@ -265,7 +265,10 @@ def _centred(xp, x, axis, ddof):
     method=True,
     cases=(*CASES, (((3, 4),), {"axis": 1, "ddof": 1})),
     kind="reduction",
-    conventions=(("var of a constant", ([2.0, 2.0],), {}, ([0.0, 0.0],)),),
+    conventions=(
+        ("var of a constant", ([2.0, 2.0],), {}, ([0.0, 0.0],)),
+        ("var of one value, with ddof (NaN, and a warning)", ([2.0],), {"ddof": 1}, ([math.nan],)),
+    ),
 )
 def var(xp, x, /, axis=None, ddof=0, keepdims=False):
     r"""The variance, :math:`\frac{1}{n - ddof}\sum_i (x_i - \bar x)^2`.
@@ -329,7 +332,9 @@ def shifted(xp, x, m):
         np.sum(np.exp(x), axis=axis, keepdims=keepdims)
     ),
     conventions=(
-        ("logsumexp with +inf", ([float("inf"), 0.0],), {}, ([1.0, 0.0],)),
+        ("logsumexp with +inf", ([math.inf, 0.0],), {}, ([1.0, 0.0],)),
+        ("logsumexp of -inf only (the value is -inf)", ([-math.inf, -math.inf],), {},
+         ([math.nan, math.nan],)),
     ),
 )  # fmt: skip
 def logsumexp(xp, x, /, axis=None, keepdims=False):

@@ -82,6 +82,8 @@ def _largest(x, k, axis=-1, largest=True):
            (((3,),), {"k": 0})),
     outputs=True,
     reference=_largest,
+    conventions=(("largest with its index, at a tie", ([1.0, 1.0, 0.0],), {"k": 1},
+                  ([1.0, 0.0, 0.0],)),),
 )  # fmt: skip
 def topk(x, k, axis=-1, largest=True):
     r"""The k largest (or smallest) elements along an axis, in order, and their indices.
