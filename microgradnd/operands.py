@@ -121,9 +121,13 @@ def explain(op: Any, error: Exception, arrays: list[Any]) -> Exception:
     shapes = " and ".join(str(a.shape) for a in arrays if hasattr(a, "shape"))
     if op.elementwise and isinstance(error, ValueError) and "broadcast" in text:
         return ValueError(f"{op.name}: shapes {shapes} do not broadcast together")
+    return reworded(error, f"{op.name}: {text} (operands of shape {shapes})")
+
+
+def reworded(error: Exception, text: str) -> Exception:
+    """Give an error of the same kind that says something else."""
     kinds = (np.exceptions.AxisError, IndexError, ValueError, TypeError)
-    kind = next(kind for kind in kinds if isinstance(error, kind))
-    return kind(f"{op.name}: {text} (operands of shape {shapes})")
+    return next(kind for kind in kinds if isinstance(error, kind))(text)
 
 
 def unruled(op: Any, out: Any) -> None:

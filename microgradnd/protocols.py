@@ -7,13 +7,15 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
-from .arraylike import host_array
+import numpy as np
+
+from .arraylike import host_array, to_array
 from .backend import BY_TYPE
 from .modes import MODE
-from .operands import NUMBERS, Inadmissible, admit, mixed
+from .operands import ERRORS, NUMBERS, Inadmissible, admit, mixed, reworded
 from .registry import COMPOSITES, OVERRIDES, REGISTRY
 from .signatures import MISSING
-from .tape import Tensor, raw
+from .tape import Tensor, raw, wrap
 
 REFLECTED = frozenset(
     {"add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"}
@@ -63,11 +65,15 @@ class Composite:
         return self.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function on Tensors."""
-        if self.listed:
-            return self.function([_tensor(x) for x in args[0]], *args[1:], **kwargs)
-        n: Any = len(args) if self.count is None else self.count
-        return self.function(*map(_tensor, args[:n]), *args[n:], **kwargs)
+        """Call the function on Tensors; errors of what it is made of begin with its own name."""
+        n: Any = 1 if self.listed else len(args) if self.count is None else self.count
+        operands = _tensors(self.name, args[0] if self.listed else args[:n])
+        try:
+            return self.function(*([operands] if self.listed else operands), *args[n:], **kwargs)
+        except ERRORS as error:
+            if str(error).startswith(self.name) or hasattr(error, "__notes__"):
+                raise  # a note is of a fault on a GPU, which is told only once
+            raise reworded(error, f"{self.name}: {error}") from error
 
     def bare(self, operands: Any, **attributes: Any) -> Any:
         """Call with the operands in a list."""
@@ -88,8 +94,22 @@ class Composite:
         return tuple(self.defaults)
 
 
-def _tensor(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else REGISTRY["identity"](x)
+def _tensors(where: str, xs: Any) -> list[Tensor]:
+    """Give operands as Tensors; lists go where the others are, and numbers do not widen them."""
+    known = [x for x in xs if isinstance(x, Tensor)]
+
+    def put(x: Any) -> Tensor:
+        if known and type(x) in NUMBERS:
+            dtype = np.result_type(*(t.dtype for t in known), x)
+            return wrap(known[0].backend.xp.full((), x, dtype=dtype))
+        if known and isinstance(x, (list, tuple)):
+            return wrap(to_array(x, None, known[0].backend, MODE.get().default_dtype))
+        return x if isinstance(x, Tensor) else REGISTRY["identity"](x)
+
+    tensors = list(map(put, xs))
+    if len({x.backend for x in tensors}) > 1:
+        raise mixed(where, [x._array for x in tensors])
+    return tensors
 
 
 def composite(**meta: Any) -> Callable[..., Composite]:

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..operands import mixed
 from ..primitives import primitive
 from ..protocols import composite
 from ..registry import ALIASES
@@ -383,10 +382,9 @@ def ravel(x):
 
     Example:
         >>> import microgradnd as mg
-        >>> y, pull = mg.vjp(mg.ravel, mg.tensor([[1.0], [2.0]]))
+        >>> y, pull = mg.vjp(mg.ravel, mg.tensor([[1.0, 2.0]]))
         >>> y, pull(10 * y)
-        (Tensor([1., 2.]), (Tensor([[10.],
-               [20.]]),))
+        (Tensor([1., 2.]), (Tensor([[10., 20.]]),))
     """
     return reshape(x, (-1,))
 
@@ -407,15 +405,8 @@ def flatten(x):
     return copy(reshape(x, (-1,)))
 
 
-def together(name, xs):
-    """Raise unless all operands live on one backend."""
-    if len({x.backend for x in xs}) > 1:
-        raise mixed(name, [x._array for x in xs])
-
-
-def _each(name, xs, lift):
+def _each(xs, lift):
     """One result for one operand, and a tuple for several."""
-    together(name, xs)
     out = tuple(map(lift, xs))
     return out[0] if len(out) == 1 else out
 
@@ -433,7 +424,7 @@ def atleast_1d(*xs):
         >>> y, pull(10 * y)
         (Tensor([2.]), (Tensor(20.),))
     """
-    return _each("atleast_1d", xs, lambda x: x if x.ndim else reshape(x, (1,)))
+    return _each(xs, lambda x: x if x.ndim else reshape(x, (1,)))
 
 
 @composite(numpy=np.atleast_2d, operands=None, outputs=True, view=True, cases=LIFTED)
@@ -446,7 +437,7 @@ def atleast_2d(*xs):
         >>> y, pull(10 * y)
         (Tensor([[1., 2.]]), (Tensor([10., 20.]),))
     """
-    return _each("atleast_2d", xs, lambda x: x if x.ndim > 1 else reshape(x, (1, -1)))
+    return _each(xs, lambda x: x if x.ndim > 1 else reshape(x, (1, -1)))
 
 
 @composite(numpy=np.atleast_3d, operands=None, outputs=True, view=True, cases=LIFTED)
@@ -459,9 +450,7 @@ def atleast_3d(*xs):
         >>> y.shape, pull(10 * y)
         ((1, 2, 1), (Tensor([10., 20.]),))
     """
-    return _each(
-        "atleast_3d", xs, lambda x: x if x.ndim > 2 else expand_dims(atleast_2d(x), -1)
-    )
+    return _each(xs, lambda x: x if x.ndim > 2 else expand_dims(atleast_2d(x), -1))
 
 
 @composite(
@@ -810,7 +799,6 @@ def broadcast_arrays(*xs):
         >>> y, pull(y)
         (Tensor([3., 3.]), (Tensor(6.),))
     """
-    together("broadcast_arrays", xs)
     shape = common_shape("broadcast_arrays", xs)
     return tuple(broadcast_to(x, shape) for x in xs)
 
@@ -847,7 +835,6 @@ def meshgrid(*xs, indexing="xy", sparse=False, copy=True):
     """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing must be 'xy' or 'ij', got {indexing!r}")
-    together("meshgrid", xs)
     n = len(xs)
     rows = [reshape(x, (1,) * i + (-1,) + (1,) * (n - 1 - i)) for i, x in enumerate(xs)]
     if indexing == "xy" and n > 1:
