@@ -766,16 +766,15 @@ def logaddexp(xp, x, y, /):
     return xp.logaddexp(x, y)
 
 
-def _share(xp, x, y, out, exp):
-    """:math:`e^x / (e^x + e^y) = e^{x - out}` (or the powers of 2); at an infinity the limit."""
-    finite = xp.isfinite(out)
-    limit = xp.where(x == y, 0.5, xp.where(x == out, 1.0, 0.0))
-    return xp.where(finite, exp(xp.where(finite, x - out, 0.0)), limit)
+def _share(xp, x, y, scale=1.0):
+    """:math:`e^x / (e^x + e^y) = \\sigma(x - y)` (or of powers), a half at the same infinity."""
+    lead = x - y
+    return xp.sigmoid(scale * xp.where((lead != lead) & (x == y), 0.0, lead))
 
 
 logaddexp.vjp(
-    x=lambda xp, g, x, y, out: g * _share(xp, x, y, out, xp.exp),
-    y=lambda xp, g, x, y, out: g * _share(xp, y, x, out, xp.exp),
+    x=lambda xp, g, x, y: g * _share(xp, x, y),
+    y=lambda xp, g, x, y: g * _share(xp, y, x),
 )
 
 
@@ -799,8 +798,8 @@ def logaddexp2(xp, x, y, /):
 
 
 logaddexp2.vjp(
-    x=lambda xp, g, x, y, out: g * _share(xp, x, y, out, xp.exp2),
-    y=lambda xp, g, x, y, out: g * _share(xp, y, x, out, xp.exp2),
+    x=lambda xp, g, x, y: g * _share(xp, x, y, LOG2),
+    y=lambda xp, g, x, y: g * _share(xp, y, x, LOG2),
 )
 
 
@@ -828,7 +827,7 @@ def logit(xp, x, /):
     return xp.where(middle, 2.0 * near, xp.log(far / (1.0 - far)))
 
 
-logit.vjp(x=lambda xp, g, x: xp.where((x < 0) | (x > 1), math.nan, g / (x * (1.0 - x))))
+logit.vjp(x=lambda xp, g, x: xp.where((x < 0) | (x > 1), math.nan, g / x + g / (1.0 - x)))
 
 
 @primitive(elementwise=True, reference=np.vectorize(math.erf, otypes=[float]))
