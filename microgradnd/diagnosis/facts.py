@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import inf, isfinite, log10, nan, sqrt
 from statistics import median
 
-from .evidence import Comparison, Evidence, Layer, LayerState, Sample, Score
+from .evidence import Comparison, Events, Evidence, Layer, LayerState, Sample, Score
 from .thresholds import Thresholds
 
 
@@ -44,24 +44,35 @@ class Facts:
     def __init__(self, evidence: Evidence, thresholds: Thresholds):
         self.e, self.t = evidence, thresholds
 
+    @property
+    def events(self) -> Events:
+        """What happened in the loop; nothing, if nobody recorded it."""
+        return self.e.events or Events()
+
+    def compared(self, what: str) -> Comparison:
+        """Give a comparison; of one that was not made nothing is known."""
+        return self.e.compared(what) or Comparison(what)
+
+    def held(self, what: str) -> Score:
+        """Give how a comparison does on what it was not trained on."""
+        return self.compared(what).test or Score()
+
     # --- the result
 
     @cached_property
-    def spread(self) -> float:
-        """One standard deviation of the training metric of guessing."""
-        return self._spread(self.e.train.n)
+    def mine(self) -> float:
+        """The training metric; of a loss that ran away the metric of guessing."""
+        return first(self.e.train.metric, self.e.chance)
 
     def _spread(self, n: int) -> float:
+        """Give one standard deviation of the metric of guessing."""
         p = self.e.chance
         counted = self.e.metric == "accuracy" and n > 0 and 0 <= p <= 1
         return sqrt(p * (1 - p) / n) if counted else 0.0
 
-    @cached_property
-    def guessing(self) -> float:
-        """The metric up to which a result is no better than the best constant output."""
-        return self._guessing(self.spread)
-
-    def _guessing(self, spread: float) -> float:
+    def guessing(self, n: int) -> float:
+        """Give the metric up to which n results are no better than the best constant output."""
+        spread = self._spread(n)
         # With few examples, or a rare class, the deviations would reach beyond 1.
         most = (1.0 - self.e.chance) / 2 if spread else self.t.margin
         return self.e.chance + (min(self.t.chance_sds * spread, most) if spread else most)
@@ -69,9 +80,9 @@ class Facts:
     @cached_property
     def nonfinite(self) -> bool:
         """Whether a loss became NaN or infinite."""
-        events, last = self.e.events, self.e.train.loss
+        last = self.e.train.loss
         return (
-            (events is not None and events.nonfinite_step is not None)
+            self.events.nonfinite_step is not None
             or any(not isfinite(v) for v in self.e.losses)
             # Without data, or of a record alone, it is just not known.
             or (self.e.now.examples > 0 and self.e.train.n > 0 and not isfinite(last))
@@ -83,10 +94,8 @@ class Facts:
         return any(isfinite(c.train.metric) for c in self.e.comparisons
                    if c.what in ("reference", "shallow"))  # fmt: skip
 
-    def _learnable(self, score: Score | None) -> float:
+    def _learnable(self, score: Score) -> float:
         """What the comparison shows to be learnable: its metric less two standard deviations."""
-        if score is None or not isfinite(score.metric):
-            return nan
         if self.e.metric != "accuracy" or score.n <= 0:
             return score.metric
         p = min(max(score.metric, 0.0), 1.0)
@@ -98,11 +107,12 @@ class Facts:
         e, t = self.e, self.t
         found = {
             "target": e.target,
-            "chance": nan if self.nothing_to_learn else self.guessing,
-            "reference": self._learnable(self._held_out("reference")) - t.margin,
+            "chance": nan if self.nothing_to_learn else self.guessing(e.train.n),
+            "reference": self._learnable(self.held("reference")) - t.margin,
             # A difference of two examples is none.
             "shallow": nan if self.nothing_to_learn
-            else self.shallow - t.margin - (2 / max(e.train.n, 1) if self.spread else 0.0),
+            else self.compared("shallow").train.metric - t.margin
+            - (2 / max(e.train.n, 1) if self._spread(e.train.n) else 0.0),
         }
         if not self.baseline:
             found["chance to 1"] = e.chance + t.no_baseline * (1 - e.chance)
@@ -119,16 +129,6 @@ class Facts:
             found["loss"] = (self.loss_left, t.loss_kept)
         return found
 
-    def _held_out(self, what: str) -> Score | None:
-        found = self.e.compared(what)
-        return None if found is None else found.test
-
-    @cached_property
-    def shallow(self) -> float:
-        """The training metric of the shallow comparison."""
-        shallow = self.e.compared("shallow")
-        return nan if shallow is None else shallow.train.metric
-
     @cached_property
     def nothing_to_learn(self) -> bool:
         """Whether the reference learned nothing, either, or nothing that holds for new examples."""
@@ -137,11 +137,11 @@ class Facts:
             return False
         held = reference.test
         for score in (self.e.test, *(c.test for c in self.e.comparisons)):
-            if score is not None and score.metric > self._guessing(self._spread(score.n)):
+            if score is not None and score.metric > self.guessing(score.n):
                 return False  # somebody has learned something
         if held is None or held.n < self.t.enough:
-            return reference.train.metric <= self.guessing
-        return held.metric <= self._guessing(self._spread(held.n))
+            return reference.train.metric <= self.guessing(self.e.train.n)
+        return held.metric <= self.guessing(held.n)
 
     @cached_property
     def fits(self) -> bool:
@@ -157,9 +157,8 @@ class Facts:
             return None
         if self.nothing_to_learn:
             return None
-        m = self.e.train.metric if isfinite(self.e.train.metric) else self.e.chance
-        more = shallow.train.metric - m
-        return (more, shallow) if m < self.limits.get("shallow", nan) else None
+        worse = self.mine < self.limits.get("shallow", nan)
+        return (shallow.train.metric - self.mine, shallow) if worse else None
 
     # --- losses
 
@@ -272,10 +271,10 @@ class Facts:
         """The state before training, if it was recorded."""
         return self.e.init if self.states(self.e.init) else None
 
-    def worst(self, sample: Sample | None, what: str, least: int = 1) -> tuple[float, str | None]:
-        """Give the largest number of that name among hidden layers of `least` units, and where."""
+    def worst(self, sample: Sample | None, what: str) -> tuple[float, str | None]:
+        """Give the largest number of that name among hidden layers, and where it is."""
         found = [(getattr(state, what), layer.name) for layer, state in self.states(sample)
-                 if isfinite(getattr(state, what)) and layer.units >= least]  # fmt: skip
+                 if isfinite(getattr(state, what)) and layer.units]  # fmt: skip
         return max(found, key=lambda pair: pair[0], default=(nan, None))
 
     def flow(self, sample: Sample | None) -> tuple[float, float, list[str]]:
@@ -366,9 +365,7 @@ class Facts:
     @cached_property
     def steps(self) -> int:
         """How many steps there were."""
-        events = self.e.events
-        known = (self.e.plan.steps, 0 if events is None else events.steps, *self.e.loss_steps[-1:])
-        return max(known)
+        return max(self.e.plan.steps, self.events.steps, *self.e.loss_steps[-1:])
 
     @cached_property
     def travel(self) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf, isfinite, log, log10, nan, sqrt
 from typing import Any
 
-from .evidence import Comparison, Evidence, Finding, Inputs, Remedy, Sample
+from .evidence import Evidence, Finding, Inputs, Remedy, Sample
 from .facts import Facts, finite, first, over
 from .thresholds import Thresholds
 
@@ -46,20 +46,48 @@ RANGES = {
 # -------------------------------------------------------------------------------------- helpers
 
 
-def _sure(value: float, limit: float, below: bool = False) -> float:
-    """Give a confidence: 0.6 at the threshold, up to 0.95 at twice of it (or half of it)."""
-    beyond = over(limit, value) if below else over(value, limit)
-    if beyond != beyond:  # value 0 below a limit, or no limit
-        return 0.95
-    return min(max(0.6 + 0.35 * (beyond - 1), 0.5), 0.95)
+def _sure(value: float, limit: float) -> float:
+    """Give a confidence: 0.6 at the threshold, up to 0.95 at twice of it."""
+    beyond = over(value, limit)
+    return min(max(0.6 + 0.35 * (beyond - 1), 0.5), 0.95) if beyond == beyond else 0.95
 
 
-def _remedy(key: str, side: str = "train", **details: Any) -> Remedy:
-    return Remedy(key, side, details)
+def _finding(
+    code: str, severity: str, *remedies: str | Remedy, side: str = "train",
+    layer: str | None = None, confidence: float = 1.0, limits: dict[str, Any] | None = None,
+    **seen: Any,
+) -> Finding:  # fmt: skip
+    """Make a finding: of what was seen a pair is a number with its limit.
+
+    A remedy is one, or its key, or its key and a name.
+    """
+    made = []
+    for remedy in remedies:
+        if isinstance(remedy, str):
+            key, _, name = remedy.partition(" ")
+            remedy = _remedy(key, **({"name": name} if name else {}))
+        remedy.side = side
+        made.append(remedy)
+    pairs = {name: pair for name, pair in seen.items() if isinstance(pair, tuple)}
+    numbers = {**seen, **{name: value for name, (value, _) in pairs.items()}}
+    limits = limits or {name: limit for name, (_, limit) in pairs.items()}
+    return Finding(code, severity, side, layer, numbers, limits, confidence=confidence,
+                   remedies=made)  # fmt: skip
 
 
-def _activation(*names: str) -> list[Remedy]:
-    return [_remedy("activation", name=name) for name in names]
+def _remedy(key: str, **details: Any) -> Remedy:
+    return Remedy(key, "train", details)
+
+
+def _slower(facts: Facts) -> Remedy:
+    """Offer the rate, divided by what brings steps to about 3e-3 of the weights."""
+    return _remedy("lower_rate", rate=float(facts.rate * 10.0 ** -_powers(facts.ratio, 3e-3)))
+
+
+def _powers(much: float, little: float) -> int:
+    """Give how many powers of ten lie between two sizes, at least one."""
+    known = 0 < much < inf and 0 < little < inf
+    return max(round(log10(much / little)), 1) if known else 1
 
 
 def _grade(facts: Facts, certain: bool = False) -> str:
@@ -71,20 +99,17 @@ def _grade(facts: Facts, certain: bool = False) -> str:
 
 def nonfinite(facts: Facts) -> Finding | None:
     """NaN or infinity in inputs, or from the first steps on without a rise of the loss."""
-    e = facts.e
+    e, events = facts.e, facts.events
     if e.inputs is not None and e.inputs.nonfinite:
-        return Finding("NONFINITE", FAULT, evidence={"where": "inputs", "step": 0,
-                       "count": e.inputs.nonfinite}, threshold={"count": 0},
-                       remedies=[_remedy("fix_nonfinite", where="inputs")])  # fmt: skip
+        return _finding("NONFINITE", FAULT, _remedy("fix_nonfinite", where="inputs"),
+                        where="inputs", step=0, count=(e.inputs.nonfinite, 0))  # fmt: skip
     if not facts.nonfinite:
         return None
-    where = e.events.nonfinite_where if e.events else ""
-    step = e.events.nonfinite_step if e.events else None
+    where, step = events.nonfinite_where, events.nonfinite_step
     if step is None:
         step = next((s for s, v in zip(e.loss_steps, e.losses, strict=False) if not isfinite(v)), 0)
-    return Finding("NONFINITE", FAULT, evidence={"where": where, "step": step},
-                   confidence=0.95 if where else 0.7,
-                   remedies=[_remedy("fix_nonfinite", where=where)])  # fmt: skip
+    return _finding("NONFINITE", FAULT, _remedy("fix_nonfinite", where=where), where=where,
+                    step=step, confidence=0.95 if where else 0.7)  # fmt: skip
 
 
 def targets(facts: Facts) -> Finding | None:
@@ -92,7 +117,6 @@ def targets(facts: Facts) -> Finding | None:
     e, i = facts.e, facts.e.inputs
     if i is None:
         return None
-    loss = e.events.loss if e.events else []
     last = float(max(e.classes - 1, 1))
     ignored = i.target_low == -100  # what cross-entropy leaves out by default
     signs = i.outputs == 1 and (i.target_low, i.target_high) == (-1.0, 1.0)  # of a hinge loss
@@ -100,22 +124,18 @@ def targets(facts: Facts) -> Finding | None:
         "nonfinite": i.target_nonfinite > 0,
         "class": e.task == "classification"
         and ((i.target_low < 0 and not (ignored or signs)) or i.target_high > last),
-        "probability": any(name.startswith("binary") for name in loss)
+        "probability": any(name.startswith("binary") for name in facts.events.loss)
         and (i.target_low < 0 or i.target_high > 1),
-        "constant": i.target_low == i.target_high and facts.e.train.n > 1,
+        "constant": i.target_low == i.target_high and e.train.n > 1,
         "unrelated": facts.nothing_to_learn and not facts.nonfinite,
     }
     reason = next((name for name, holds in reasons.items() if holds), None)
     if reason is None:
         return None
-    reference = e.compared("reference")
-    held = nan if reference is None or reference.test is None else reference.test.metric
-    certain = reason not in ("constant", "unrelated")
-    return Finding("TARGETS", _grade(facts, certain) if reason != "unrelated" else WARNING,
-                   evidence={"reason": reason, "low": i.target_low, "high": i.target_high,
-                             "dtype": i.target_dtype, "count": i.target_nonfinite, "held": held},
-                   threshold={"low": 0.0, "high": last},
-                   remedies=[_remedy("fix_targets", reason=reason)])  # fmt: skip
+    severity = WARNING if reason == "unrelated" else _grade(facts, reason != "constant")
+    return _finding("TARGETS", severity, _remedy("fix_targets", reason=reason), reason=reason,
+                    low=(i.target_low, 0.0), high=(i.target_high, last), dtype=i.target_dtype,
+                    count=i.target_nonfinite, held=facts.held("reference").metric)  # fmt: skip
 
 
 def grad_mismatch(facts: Facts) -> Finding | None:
@@ -123,87 +143,71 @@ def grad_mismatch(facts: Facts) -> Finding | None:
     check, limit = facts.e.check, facts.t.gradient_error
     if check is None or not check.checked >= facts.t.few_checks or not check.worst > limit:
         return None
-    return Finding("GRAD_MISMATCH", FAULT,
-                   evidence={"error": check.worst, "parameter": check.parameter,
-                             "checked": check.checked},
-                   threshold={"error": limit}, confidence=_sure(check.worst, 5 * limit),
-                   remedies=[_remedy("fix_gradient", parameter=check.parameter)])  # fmt: skip
+    return _finding("GRAD_MISMATCH", FAULT, _remedy("fix_gradient", parameter=check.parameter),
+                    error=(check.worst, limit), parameter=check.parameter, checked=check.checked,
+                    confidence=_sure(check.worst, 5 * limit))  # fmt: skip
 
 
 def loss_mismatch(facts: Facts) -> Finding | None:
     """A softmax or sigmoid before a loss that has its own, or one that cannot reach the targets."""
-    events, i = facts.e.events, facts.e.inputs
-    last = facts.e.layers[-1].activation if facts.e.layers else ""
-    name = (events.squashed if events else "") or last
-    if events is None or not name:
+    e, i = facts.e, facts.e.inputs
+    name = facts.events.squashed or (e.layers[-1].activation if e.layers else "")
+    if e.events is None or not name:
         return None
-    twice = next((x for x in events.loss if name in SELF_SQUASHING.get(x, ())), None)
+    twice = next((x for x in e.events.loss if name in SELF_SQUASHING.get(x, ())), None)
+    remedy = _remedy("remove_softmax", name=name, loss=twice or "")
+    if twice is not None:
+        return _finding("LOSS_MISMATCH", FAULT, remedy, squashed=name, loss=twice)
     low, high = RANGES.get(name, (-inf, inf))
-    narrow = i is not None and facts.e.task == "regression" and (
-        i.target_low < low or i.target_high > high)  # fmt: skip
-    if twice is None and not narrow:
+    if i is None or e.task != "regression" or not (i.target_low < low or i.target_high > high):
         return None
-    remedies = [_remedy("remove_softmax", name=name, loss=twice or "")]
-    if i is None or twice is not None:
-        return Finding("LOSS_MISMATCH", FAULT, evidence={"squashed": name, "loss": twice},
-                       remedies=remedies)  # fmt: skip
-    return Finding("LOSS_MISMATCH", _grade(facts),
-                   evidence={"reason": "range", "squashed": name, "low": i.target_low,
-                             "high": i.target_high},
-                   threshold={"low": low, "high": high}, remedies=remedies)  # fmt: skip
+    return _finding("LOSS_MISMATCH", _grade(facts), remedy, reason="range", squashed=name,
+                    low=(i.target_low, low), high=(i.target_high, high))  # fmt: skip
 
 
 def zero_grad(facts: Facts) -> Finding | None:
     """Backward added to gradients that a step had used already."""
-    events, limit = facts.e.events, facts.t.stale
-    if events is None or not events.checked or not events.stale / events.checked > limit:
+    events, limit = facts.events, facts.t.stale
+    share = over(events.stale, events.checked)
+    if not share > limit:
         return None
-    share = events.stale / events.checked
-    return Finding("ZERO_GRAD", FAULT, evidence={"share": share, "steps": events.stale},
-                   threshold={"share": limit}, remedies=[_remedy("zero_grad")])  # fmt: skip
+    return _finding("ZERO_GRAD", FAULT, "zero_grad", share=(share, limit), steps=events.stale)
 
 
 def not_optimized(facts: Facts) -> Finding | None:
     """The optimizer does not have all parameters of the model."""
-    events = facts.e.events
-    if events is not None and events.backwards > 1 and not events.steps:
-        return Finding("NOT_OPTIMIZED", FAULT, evidence={"reason": "step",
-                       "backwards": events.backwards}, threshold={"steps": 1},
-                       remedies=[_remedy("add_to_optimizer", reason="step")])  # fmt: skip
-    if events is None or not events.not_optimized:
-        return None
-    names = events.not_optimized
-    return Finding("NOT_OPTIMIZED", _grade(facts), layer=names[0].rpartition(".")[0] or names[0],
-                   evidence={"count": len(names), "parameters": names, "foreign": events.foreign},
-                   threshold={"count": 0}, remedies=[_remedy("add_to_optimizer")])  # fmt: skip
+    events = facts.events
+    if events.backwards > 1 and not events.steps:
+        return _finding("NOT_OPTIMIZED", FAULT, _remedy("add_to_optimizer", reason="step"),
+                        reason="step", backwards=events.backwards, limits={"steps": 1})
+    return _missing(facts, "NOT_OPTIMIZED", events.not_optimized, "add_to_optimizer",
+                    foreign=events.foreign)  # fmt: skip
 
 
 def unreached(facts: Facts) -> Finding | None:
     """Backward never reaches some parameters."""
-    events = facts.e.events
-    if events is not None and events.steps > 1 and not events.backwards:
-        return Finding("UNREACHED", FAULT, evidence={"reason": "backward", "steps": events.steps},
-                       threshold={"backwards": 1},
-                       remedies=[_remedy("connect", reason="backward")])  # fmt: skip
-    if events is None or not events.unreached or facts.nonfinite:
+    events = facts.events
+    if events.steps > 1 and not events.backwards:
+        return _finding("UNREACHED", FAULT, _remedy("connect", reason="backward"),
+                        reason="backward", steps=events.steps, limits={"backwards": 1})
+    return None if facts.nonfinite else _missing(facts, "UNREACHED", events.unreached, "connect")
+
+
+def _missing(facts: Facts, code: str, names: list[str], remedy: str, **seen: Any) -> Finding | None:
+    if not names:
         return None
-    names = events.unreached
-    return Finding("UNREACHED", _grade(facts), layer=names[0].rpartition(".")[0] or names[0],
-                   evidence={"count": len(names), "parameters": names},
-                   threshold={"count": 0}, remedies=[_remedy("connect")])  # fmt: skip
+    return _finding(code, _grade(facts), remedy, layer=names[0].rpartition(".")[0] or names[0],
+                    count=(len(names), 0), parameters=names, **seen)  # fmt: skip
 
 
 def eval_mode(facts: Facts) -> Finding | None:
     """Evaluated in train mode, with dropout or batch statistics."""
-    events, limit = facts.e.events, facts.t.noisy
-    if events is None or not events.evaluations:
-        return None
-    share = events.noisy_evaluations / events.evaluations
+    events, limit = facts.events, facts.t.noisy
+    share = over(events.noisy_evaluations, events.evaluations)
     if not share > limit or events.noisy_evaluations < 2:  # one may be a step that was given up
         return None
-    return Finding("EVAL_MODE", FAULT, side="test",
-                   evidence={"share": share, "evaluations": events.evaluations},
-                   threshold={"share": limit}, remedies=[_remedy("eval_mode", "test")])  # fmt: skip
+    return _finding("EVAL_MODE", FAULT, "eval_mode", side="test", share=(share, limit),
+                    evaluations=events.evaluations)  # fmt: skip
 
 
 def input_scale(facts: Facts) -> Finding | None:
@@ -213,26 +217,21 @@ def input_scale(facts: Facts) -> Finding | None:
         return None
     size, largest = _size(i), max(finite([abs(i.low), abs(i.high)]), default=nan)
     odd = size > t.input_size or largest < t.input_small or i.ratio > t.input_size
-    scaled, gain = e.compared("scaled"), nan
-    if scaled is not None:
-        gain = scaled.train.metric - first(e.train.metric, e.chance)
-        blame = gain > t.margin
-    else:
-        blame = max(finite([size, i.ratio]), default=nan) > t.input_extreme
+    scaled = e.compared("scaled")
+    gain = nan if scaled is None else scaled.train.metric - facts.mine
+    beyond = max(finite([size, i.ratio]), default=nan) > t.input_extreme
+    blame = beyond if scaled is None else gain > t.margin
     blame = blame and bool(facts.bad)
     # A few large numbers among standardized ones do no harm as a rule.
     usual = max(abs(i.mean), i.std) < t.input_usual and not i.shift > t.input_size
     large = size > t.input_size or i.ratio > t.input_extreme
     if not odd or not (blame or (large and not usual)):
         return None
-    return Finding("INPUT_SCALE", FAULT if blame else WARNING,
-                   evidence={"size": size, "small": largest, "low": i.low, "high": i.high,
-                             "shift": i.shift, "ratio": i.ratio, "constant": i.constant,
-                             "dtype": i.dtype, "gain": gain},
-                   threshold={"size": t.input_size, "small": t.input_small,
-                              "ratio": t.input_extreme},
-                   confidence=0.95 if gain > t.margin else 0.6,
-                   remedies=[_remedy("scale_inputs")])  # fmt: skip
+    return _finding("INPUT_SCALE", FAULT if blame else WARNING, "scale_inputs",
+                    size=(size, t.input_size), small=(largest, t.input_small), low=i.low,
+                    high=i.high, shift=i.shift, ratio=(i.ratio, t.input_extreme),
+                    constant=i.constant, dtype=i.dtype, gain=gain,
+                    confidence=0.95 if gain > t.margin else 0.6)  # fmt: skip
 
 
 # ------------------------------------------------------------------- before the first step
@@ -247,77 +246,58 @@ def symmetric(facts: Facts) -> Finding | None:
     if not found:
         return None
     share, name = max(found)
-    return Finding("SYMMETRIC", _grade(facts), layer=name, evidence={"share": share},
-                   threshold={"share": t.same},
-                   remedies=[_remedy("random_init"), _remedy("init")])  # fmt: skip
+    return _finding("SYMMETRIC", _grade(facts), "random_init", "init", layer=name,
+                    share=(share, t.same))  # fmt: skip
 
 
 def dead_at_first(facts: Facts) -> Finding | None:
     """Units that are off for all data before training."""
-    share, name = facts.worst(facts.began, "dead")
-    if not share >= facts.t.dead:
-        return None
-    finding = _dead(facts, share, name, facts.began, "init")
-    finding.remedies = [_remedy("zero_bias"), _remedy("init"), _remedy("leaky"),
-                        _remedy("normalize")]  # fmt: skip
-    return finding
+    return _off(facts, "DEAD", "init", facts.t.dead, "zero_bias", "init", "leaky", "normalize")
 
 
 def dead(facts: Facts) -> Finding | None:
     """Units that are off for all data after training."""
-    e, t = facts.e, facts.t
-    share, name = facts.worst(e.now, "dead")
-    if facts.nonfinite or not share >= t.dead_warning:
+    t = facts.t
+    if facts.nonfinite or facts.worst(facts.began, "dead")[0] >= t.dead:
         return None
-    if facts.worst(facts.began, "dead")[0] >= t.dead:
-        return None
-    finding = _dead(facts, share, name, e.now, "now")
-    finding.remedies = [_remedy("lower_rate", rate=_lower(facts)), _remedy("leaky"),
-                        _remedy("normalize")]  # fmt: skip
-    if share < t.dead or not facts.bad:
-        finding.severity = WARNING
-    return finding
-
-
-def _dead(facts: Facts, share: float, name: str | None, sample: Sample | None,
-          when: str) -> Finding:  # fmt: skip
-    zeros = next((s.zeros for layer, s in facts.states(sample) if layer.name == name), nan)
-    return Finding("DEAD", _grade(facts), layer=name,
-                   evidence={"share": share, "zeros": zeros, "when": when,
-                             "before": facts.worst(facts.began, "dead")[0]},
-                   threshold={"share": facts.t.dead},
-                   confidence=_sure(share, facts.t.dead))  # fmt: skip
+    found = _off(facts, "DEAD", "now", t.dead, _slower(facts), "leaky", "normalize",
+                 least=t.dead_warning)  # fmt: skip
+    if found is not None and found.evidence["share"] < t.dead:
+        found.severity = WARNING
+    return found
 
 
 def saturated_at_first(facts: Facts) -> Finding | None:
     """Values on the flat ends of the activation before training."""
-    share, name = facts.worst(facts.began, "saturated")
-    if not share >= facts.t.saturated:
-        return None
-    return _saturated(facts, share, name, "init", _grade(facts, bool(_gap(facts))),
-                      [_remedy("init"), _remedy("normalize"), *_activation("relu")])  # fmt: skip
+    found = _off(facts, "SATURATED", "init", facts.t.saturated, "init", "normalize",
+                 "activation relu")  # fmt: skip
+    if found is not None and _gap(facts):
+        found.severity = FAULT
+    return found
 
 
 def saturated(facts: Facts) -> Finding | None:
     """Values on the flat ends of the activation after training."""
-    share, name = facts.worst(facts.e.now, "saturated")
     limit = facts.t.saturated
-    if facts.nonfinite or not share >= limit:
+    if facts.nonfinite or facts.worst(facts.began, "saturated")[0] >= limit:
         return None
-    if facts.worst(facts.began, "saturated")[0] >= limit:
-        return None
-    return _saturated(facts, share, name, "now", _grade(facts),
-                      [_remedy("lower_rate", rate=_lower(facts)), _remedy("normalize"),
-                       *_activation("relu")])  # fmt: skip
+    return _off(facts, "SATURATED", "now", limit, _slower(facts), "normalize", "activation relu")
 
 
-def _saturated(facts: Facts, share: float, name: str | None, when: str, severity: str,
-               remedies: list[Remedy]) -> Finding:  # fmt: skip
-    return Finding("SATURATED", severity, layer=name,
-                   evidence={"share": share, "when": when,
-                             "before": facts.worst(facts.began, "saturated")[0]},
-                   threshold={"share": facts.t.saturated},
-                   confidence=_sure(share, facts.t.saturated), remedies=remedies)  # fmt: skip
+def _off(
+    facts: Facts, code: str, when: str, limit: float, *remedies: Any, least: float = nan
+) -> Finding | None:
+    """Find the layer with the largest share of what is dead or saturated, at that time."""
+    sample = facts.began if when == "init" else facts.e.now
+    share, name = facts.worst(sample, code.lower())
+    if not share >= first(least, limit):
+        return None
+    seen: dict[str, Any] = {"share": (share, limit)}
+    if code == "DEAD":
+        seen["zeros"] = next(s.zeros for layer, s in facts.states(sample) if layer.name == name)
+    return _finding(code, _grade(facts), *remedies, layer=name, **seen, when=when,
+                    before=facts.worst(facts.began, code.lower())[0],
+                    confidence=_sure(share, limit))  # fmt: skip
 
 
 def _names(facts: Facts) -> set[str]:
@@ -332,15 +312,12 @@ def exploding(facts: Facts) -> Finding | None:
     ahead = facts.first_loss >= t.explode_loss and facts.growth >= t.explode_forward
     if not facts.began or not (back or ahead):
         return None
-    return Finding("EXPLODING", _grade(facts), layer=ends[0] if ends else None,
-                   evidence={"decades": -decay, "per_layer": -slope, "ends": ends,
-                             "growth": facts.growth, "loss": facts.first_loss},
-                   threshold={"decades": t.explode, "per_layer": t.explode_slope,
-                              "loss": t.explode_loss, "growth": t.explode_forward},
-                   confidence=_sure(-decay, t.explode) if back else 0.7,
-                   remedies=[_remedy("init", name=_own_init(facts)), _remedy("normalize"),
-                             _remedy("clip"), _remedy("lower_rate",
-                                                      rate=_lower(facts))])  # fmt: skip
+    return _finding("EXPLODING", _grade(facts), f"init {_own_init(facts)}", "normalize", "clip",
+                    _slower(facts), layer=ends[0] if ends else None, decades=(-decay, t.explode),
+                    per_layer=(-slope, t.explode_slope), ends=ends,
+                    growth=(facts.growth, t.explode_forward),
+                    loss=(facts.first_loss, t.explode_loss),
+                    confidence=_sure(-decay, t.explode) if back else 0.7)  # fmt: skip
 
 
 def _own_init(facts: Facts) -> str:
@@ -362,31 +339,24 @@ def _steep(facts: Facts) -> bool:
 
 def vanishing(facts: Facts) -> Finding | None:
     """The gradient gets lost on its way back because |f'| is small, before training."""
-    return _lost(facts, "VANISHING", not _steep(facts),
-                 [*_activation("relu", "maxout"), _remedy("normalize"),
-                  _remedy("adaptive")])  # fmt: skip
+    return None if _steep(facts) else _lost(facts, "VANISHING", "activation relu",
+                                            "activation maxout")  # fmt: skip
 
 
 def init_scale(facts: Facts) -> Finding | None:
     """The gradient gets lost on its way back because weights are small, before training."""
-    return _lost(facts, "INIT_SCALE", _steep(facts),
-                 [_remedy("init", name=_own_init(facts)), _remedy("normalize"),
-                  _remedy("adaptive")])  # fmt: skip
+    return _lost(facts, "INIT_SCALE", f"init {_own_init(facts)}") if _steep(facts) else None
 
 
-def _lost(facts: Facts, code: str, applies: bool, remedies: list[Remedy]) -> Finding | None:
+def _lost(facts: Facts, code: str, *remedies: str) -> Finding | None:
     t = facts.t
     decay, slope, ends = facts.decay
-    if not applies or not decay >= (t.vanish_likely if facts.bad else t.vanish):
+    if not decay >= (t.vanish_likely if facts.bad else t.vanish):
         return None
-    names = _names(facts)
-    return Finding(code, _grade(facts), layer=ends[0],
-                   evidence={"decades": decay, "per_layer": slope, "ends": ends,
-                             "ratio": 10.0**-decay, "slope": facts.slope,
-                             "activations": sorted(names)},
-                   threshold={"decades": t.vanish, "slope": t.small_slope},
-                   confidence=_sure(decay, t.vanish) * (1.0 if facts.began else 0.6),
-                   remedies=remedies)  # fmt: skip
+    return _finding(code, _grade(facts), *remedies, "normalize", "adaptive", layer=ends[0],
+                    decades=(decay, t.vanish), per_layer=slope, ends=ends, ratio=10.0**-decay,
+                    slope=(facts.slope, t.small_slope), activations=sorted(_names(facts)),
+                    confidence=_sure(decay, t.vanish) * (1.0 if facts.began else 0.6))  # fmt: skip
 
 
 def loss_at_init(facts: Facts) -> Finding | None:
@@ -399,59 +369,36 @@ def loss_at_init(facts: Facts) -> Finding | None:
     if not value > limit:
         return None
     large = [_remedy("fix_targets", reason="large")] if far else []
-    return Finding("LOSS_AT_INIT", _grade(facts) if value >= t.first_loss_fault or far else WARNING,
-                   evidence={"loss": facts.start, "constant": facts.e.constant, "relative": value},
-                   threshold={"relative": limit}, confidence=_sure(value, 2 * limit),
-                   remedies=[*large, _remedy("init", layer="output"),
-                             _remedy("scale_inputs")])  # fmt: skip
+    return _finding("LOSS_AT_INIT", _grade(facts) if value >= t.first_loss_fault or far else
+                    WARNING, *large, _remedy("init", layer="output"), "scale_inputs",
+                    loss=facts.start, constant=facts.e.constant, relative=(value, limit),
+                    confidence=_sure(value, 2 * limit))  # fmt: skip
 
 
 # ------------------------------------------------------------------------------- in training
 
 
-def _signs_of_high_rate(facts: Facts) -> dict[str, tuple[float, float]]:
-    """Give what speaks for too large steps: name -> (value, limit)."""
-    t, e = facts.t, facts.e
-    signs = {
+def lr_high(facts: Facts) -> Finding | None:
+    """Steps are so large that the loss rises, jumps, or units are lost."""
+    t = facts.t
+    seen = {
         "peak": (facts.peak, t.high_loss),
         "ratio": (facts.ratio, t.high_ratio),
         "rising": (facts.rising, t.rising),
         "lost": (facts.lost, t.margin),
     }
     if isfinite(facts.start):
-        signs["end"] = (over(facts.end, max(finite((facts.start, facts.base)))), 1.05)
+        seen["end"] = (over(facts.end, max(finite((facts.start, facts.base)))), 1.05)
     for what, limit in (("dead", t.dead), ("saturated", t.saturated)):
-        before, now = facts.worst(facts.began, what)[0], facts.worst(e.now, what)[0]
+        before, now = facts.worst(facts.began, what)[0], facts.worst(facts.e.now, what)[0]
         if before < limit / 2:
-            signs[what] = (now, limit)
-    return {name: pair for name, pair in signs.items() if pair[0] > pair[1]}
-
-
-def lr_high(facts: Facts) -> Finding | None:
-    """Steps are so large that the loss rises, jumps, or units are lost."""
-    signs = _signs_of_high_rate(facts)
-    tiny = facts.largest < facts.t.tiny_step and not facts.peak > 5 * facts.t.high_loss
+            seen[what] = (now, limit)
+    signs: dict[str, Any] = {name: pair for name, pair in seen.items() if pair[0] > pair[1]}
+    tiny = facts.largest < t.tiny_step and not facts.peak > 5 * t.high_loss
     if not signs or tiny or not (facts.bad or "ratio" in signs):
         return None
-    return Finding("LR_HIGH", _grade(facts),
-                   evidence={name: value for name, (value, _) in signs.items()}
-                   | {"rate": facts.rate},
-                   threshold={name: limit for name, (_, limit) in signs.items()},
-                   confidence=min(0.6 + 0.15 * len(signs), 0.95),
-                   remedies=[_remedy("lower_rate", rate=_lower(facts)), _remedy("clip"),
-                             _remedy("normalize")])  # fmt: skip
-
-
-def _lower(facts: Facts) -> float:
-    """Give the rate, divided by the power of ten that brings steps to about 3e-3 of the weights."""
-    powers = round(log10(facts.ratio / 3e-3)) if 0 < facts.ratio < inf else 1
-    return float(facts.rate * 10.0 ** -max(powers, 1))
-
-
-def _higher(facts: Facts) -> float:
-    """Give the rate, times the power of ten that brings steps to about 3e-3 of the weights."""
-    powers = round(log10(over(3e-3, facts.ratio))) if 0 < facts.ratio < inf else 1
-    return float(facts.rate * 10.0 ** max(powers, 1))
+    return _finding("LR_HIGH", _grade(facts), _slower(facts), "clip", "normalize", **signs,
+                    rate=facts.rate, confidence=min(0.6 + 0.15 * len(signs), 0.95))  # fmt: skip
 
 
 def lr_low(facts: Facts) -> Finding | None:
@@ -461,15 +408,13 @@ def lr_low(facts: Facts) -> Finding | None:
     settled = facts.late < t.settled and not facts.travel < t.still
     if not facts.bad or not small or facts.nonfinite or settled:
         return None
+    rate = float(facts.rate * 10.0 ** _powers(3e-3, facts.ratio))
+    remedies: list[Any] = [_remedy("higher_rate", rate=rate), "adaptive", "more_steps"]
     few = not facts.ratio < t.low_ratio
-    remedies = [_remedy("higher_rate", rate=_higher(facts)), _remedy("adaptive"),
-                _remedy("more_steps")]  # fmt: skip
-    return Finding("LR_LOW", FAULT,
-                   evidence={"ratio": facts.ratio, "travel": facts.travel, "steps": facts.steps,
-                             "late": facts.late, "rate": facts.rate},
-                   threshold={"ratio": t.low_ratio, "travel": t.travel, "late": t.settled},
-                   confidence=0.9 if facts.late >= 2 * t.settled else 0.6,
-                   remedies=remedies[:0:-1] if few else remedies)  # fmt: skip
+    return _finding("LR_LOW", FAULT, *(remedies[:0:-1] if few else remedies),
+                    ratio=(facts.ratio, t.low_ratio), travel=(facts.travel, t.travel),
+                    steps=facts.steps, late=(facts.late, t.settled), rate=facts.rate,
+                    confidence=0.9 if facts.late >= 2 * t.settled else 0.6)  # fmt: skip
 
 
 # -------------------------------------------------------------------------------- at the end
@@ -477,68 +422,51 @@ def lr_low(facts: Facts) -> Finding | None:
 
 def idle_at_first(facts: Facts) -> Finding | None:
     """Of nearly all Maxout groups only one piece ever wins, before training already."""
-    single = facts.single(facts.began)
-    return _idle(facts, facts.began, "init") if single >= facts.t.single else None
+    return _idle(facts, facts.began, "init")
 
 
 def idle(facts: Facts) -> Finding | None:
     """Of nearly all Maxout groups only one piece wins after training: they are linear."""
     if facts.nonfinite or facts.single(facts.began) >= facts.t.single:
         return None
-    return _idle(facts, facts.e.now, "now") if facts.single(facts.e.now) >= facts.t.single else None
+    return _idle(facts, facts.e.now, "now")
 
 
-def _idle(facts: Facts, sample: Sample | None, when: str) -> Finding:
-    states = [(state.single, state.unused, layer.name) for layer, state in facts.states(sample)
-              if layer.pieces > 1]  # fmt: skip
-    _, unused, name = max(states)
-    return Finding("UNUSED_PIECE", _grade(facts), layer=name,
-                   evidence={"single": facts.single(sample), "unused": unused, "when": when,
-                             "before": facts.single(facts.began)},
-                   threshold={"single": facts.t.single},
-                   confidence=_sure(facts.single(sample), facts.t.single),
-                   remedies=[_remedy("init", name="maxout_he"), _remedy("fewer_pieces"),
-                             _remedy("lower_rate", rate=_lower(facts))])  # fmt: skip
+def _idle(facts: Facts, sample: Sample | None, when: str) -> Finding | None:
+    single, limit = facts.single(sample), facts.t.single
+    if not single >= limit:
+        return None
+    _, unused, name = max((state.single, state.unused, layer.name)
+                          for layer, state in facts.states(sample) if layer.pieces > 1)  # fmt: skip
+    return _finding("UNUSED_PIECE", _grade(facts), "init maxout_he", "fewer_pieces", _slower(facts),
+                    layer=name, single=(single, limit), unused=unused, when=when,
+                    before=facts.single(facts.began), confidence=_sure(single, limit))  # fmt: skip
 
 
 def capacity(facts: Facts) -> Finding | None:
     """A wider network is better on both sets, or there is nothing nonlinear in this one."""
-    e, t = facts.e, facts.t
-    if not facts.bad:
+    t, gain, states = facts.t, _gain(facts), facts.states(facts.e.now)
+    linear = all(layer.activation == "none" for layer, _ in states)
+    if not facts.bad or not (_too_small(facts) or (linear and "reference" in facts.bad)):
         return None
-    wider = e.compared("wider")
-    width = min((layer.units for layer, _ in facts.states(e.now)), default=0)
-    linear = all(layer.activation == "none" for layer, _ in facts.states(e.now))
-    gain = _gains(facts, wider)
-    if not (_too_small(facts) or (linear and "reference" in facts.bad)):
-        return None
-    return Finding("CAPACITY", FAULT,
-                   evidence={"width": width, "gain": gain, "linear": linear},
-                   threshold={"gain": t.wider}, confidence=0.9 if gain > 2 * t.wider else 0.7,
-                   remedies=[*(_activation("relu") if linear else ()),
-                             _remedy("wider")])  # fmt: skip
+    return _finding("CAPACITY", FAULT, *(["activation relu"] if linear else []), "wider",
+                    width=min((layer.units for layer, _ in states), default=0),
+                    gain=(gain, t.wider), linear=linear,
+                    confidence=0.9 if gain > 2 * t.wider else 0.7)  # fmt: skip
 
 
 def _too_small(facts: Facts) -> bool:
     """Whether a wider network is better on both sets, and makes up for most of what is missing."""
-    e, t = facts.e, facts.t
-    wider, reference = e.compared("wider"), e.compared("reference")
-    if wider is None or not _gains(facts, wider) > t.wider:
-        return False
-    mine = first(e.train.metric, e.chance)
-    goal = reference.test.metric if reference is not None and reference.test is not None else nan
-    return not wider.train.metric - mine < t.wider_share * (goal - mine)
+    missing = facts.held("reference").metric - facts.mine
+    enough = not facts.compared("wider").train.metric - facts.mine < facts.t.wider_share * missing
+    return _gain(facts) > facts.t.wider and enough
 
 
-def _gains(facts: Facts, other: Comparison | None) -> float:
-    """Give by how much a variant is better on both sets: the smaller gain; NaN if unknown."""
-    if other is None:
-        return nan
-    e = facts.e
-    mine = first(e.train.metric, e.chance)
-    gains = [other.train.metric - mine]
-    if other.test is not None:
-        gains.append(other.test.metric - (e.test.metric if e.test else mine))
+def _gain(facts: Facts) -> float:
+    """Give by how much a wider network is better on both sets: the smaller gain; NaN if unknown."""
+    test = facts.e.test
+    gains = [facts.compared("wider").train.metric - facts.mine,
+             facts.held("wider").metric - (test.metric if test else facts.mine)]  # fmt: skip
     return min(finite(gains), default=nan)
 
 
@@ -550,11 +478,11 @@ def deeper_is_worse(facts: Facts) -> Finding | None:
     if facts.deeper_is_worse is None:
         return None
     more, shallow = facts.deeper_is_worse
-    return Finding("DEEPER_IS_WORSE", FAULT,
-                   evidence={"metric": facts.e.train.metric, "shallow": shallow.train.metric,
-                             "depth": len(facts.hidden), "shallow_depth": shallow.depth},
-                   threshold={"margin": facts.t.margin}, confidence=_sure(more, facts.t.margin),
-                   remedies=[*_activation("relu", "maxout"), _remedy("adaptive")])  # fmt: skip
+    return _finding("DEEPER_IS_WORSE", FAULT, "activation relu", "activation maxout", "adaptive",
+                    metric=facts.e.train.metric, shallow=shallow.train.metric,
+                    depth=len(facts.hidden), shallow_depth=shallow.depth,
+                    limits={"margin": facts.t.margin},
+                    confidence=_sure(more, facts.t.margin))  # fmt: skip
 
 
 def train_bad(facts: Facts) -> Finding | None:
@@ -562,14 +490,12 @@ def train_bad(facts: Facts) -> Finding | None:
     if not facts.bad:
         return None
     reason, (value, limit) = next(iter(facts.bad.items()))
-    remedies = [*_activation("relu", "maxout"), _remedy("adaptive"), _remedy("wider")]
-    remedies.insert(0 if facts.falling > facts.t.settled else 4, _remedy("more_steps"))
-    return Finding("TRAIN_BAD", FAULT,
-                   evidence={"metric": facts.e.train.metric, "reason": reason, "value": value,
-                             "chance": facts.e.chance, "reasons": list(facts.bad)},
-                   threshold={"metric": limit},
-                   confidence=0.95 if len(facts.bad) > 1 else 0.75 if facts.baseline else 0.5,
-                   remedies=remedies)  # fmt: skip
+    remedies = ["activation relu", "activation maxout", "adaptive", "wider"]
+    remedies.insert(0 if facts.falling > facts.t.settled else 4, "more_steps")
+    return _finding("TRAIN_BAD", FAULT, *remedies, metric=(facts.e.train.metric, limit),
+                    reason=reason, value=value, chance=facts.e.chance, reasons=list(facts.bad),
+                    confidence=0.95 if len(facts.bad) > 1 else 0.75 if facts.baseline else
+                    0.5)  # fmt: skip
 
 
 def _gap(facts: Facts) -> tuple[float, float] | None:
@@ -578,22 +504,15 @@ def _gap(facts: Facts) -> tuple[float, float] | None:
     if facts.bad or e.test is None or not facts.fits:
         return None
     gap = e.train.metric - e.test.metric
-    n, m = e.train.n, e.test.n
-    if e.metric == "accuracy" and n > 0 and m > 0:
+    n, m, z = e.train.n, e.test.n, nan
+    if not (n > 0 and m > 0):  # of how many is unknown, and so is how far it may be chance
+        pass
+    elif e.metric == "accuracy":
         p = min(max((e.train.metric * n + e.test.metric * m) / (n + m), 0.0), 1.0)
         z = over(gap, sqrt(p * (1 - p) * (1 / n + 1 / m)))
-    else:
-        z = _log_ratio(e.test.loss, e.train.loss, n, m)
-    if not (n and m):  # of how many is unknown, and so is how far it may be chance
-        z = nan
+    elif e.test.loss > 0 and e.train.loss > 0:  # means of n and m squared errors
+        z = log(e.test.loss / e.train.loss) / sqrt(4 / n + 4 / m)
     return (gap, z) if gap >= t.overfit_gap and not z < t.overfit_z else None
-
-
-def _log_ratio(worse: float, better: float, n: int, m: int) -> float:
-    """Give ln(worse / better) in standard deviations, for means of n and m squared errors."""
-    if not (worse > 0 and better > 0 and n > 0 and m > 0):
-        return nan
-    return log(worse / better) / sqrt(4 / n + 4 / m)
 
 
 def overfit(facts: Facts) -> Finding | None:
@@ -601,28 +520,22 @@ def overfit(facts: Facts) -> Finding | None:
     e, t = facts.e, facts.t
     if facts.bad or e.test is None or not facts.fits:
         return None
-    gap = _gap(facts)
-    scored = [s for s in e.samples if s.test is not None and isfinite(s.test.loss)]
-    best = min(scored, key=lambda s: s.test.loss if s.test else nan, default=None)
-    least = best.test.loss if best is not None and best.test is not None else nan
+    gap, z = _gap(facts) or (nan, nan)
+    scored = [(s.test.loss, s) for s in e.samples if s.test is not None and isfinite(s.test.loss)]
+    least, best = min(scored, key=lambda pair: pair[0], default=(nan, Sample(epoch=nan)))
     rise = over(e.test.loss, least)
     rose = rise > t.overfit_loss and over(e.test.loss - least, facts.base) > t.overfit_rise
-    if gap is None and not rose:
+    if gap != gap and not rose:
         return None
-    epoch = nan
-    if best is not None:
-        each = over(e.train.n, e.plan.batch)  # steps of an epoch
-        epoch = first(best.epoch, round(over(best.step, each), 1))
+    each = over(e.train.n, e.plan.batch)  # steps of an epoch
+    epoch = first(best.epoch, round(over(best.step, each), 1)) if scored else nan
     # If nobody knows a better moment, or the last one was the best, there is none to stop at.
-    stop = [_remedy("early_stopping", "test", epoch=epoch)] if rise > 1.0 else []
-    return Finding("OVERFIT", FAULT if gap and gap[1] == gap[1] else WARNING, side="test",
-                   evidence={"train": e.train.metric, "test": e.test.metric,
-                             "gap": e.train.metric - e.test.metric, "z": gap[1] if gap else nan,
-                             "rise": rise, "epoch": epoch},
-                   threshold={"gap": t.overfit_gap, "z": t.overfit_z, "rise": t.overfit_loss},
-                   confidence=_sure(gap[0], t.overfit_gap) if gap else 0.5,
-                   remedies=[*stop, _remedy("l2", "test"), _remedy("dropout", "test"),
-                             _remedy("more_data", "test")])  # fmt: skip
+    stop = [_remedy("early_stopping", epoch=epoch)] if rise > 1.0 else []
+    return _finding("OVERFIT", FAULT if z == z else WARNING, *stop, "l2", "dropout", "more_data",
+                    side="test", train=e.train.metric, test=e.test.metric,
+                    gap=(e.train.metric - e.test.metric, t.overfit_gap), z=(z, t.overfit_z),
+                    rise=(rise, t.overfit_loss), epoch=epoch,
+                    confidence=_sure(gap, t.overfit_gap) if gap == gap else 0.5)  # fmt: skip
 
 
 # ------------------------------------------------------------------------- who explains whom
@@ -804,7 +717,8 @@ TREE: tuple[tuple[str, str, Number], ...] = (
     ("0", "INPUT_SCALE", lambda f: (_size(f.e.inputs), f.t.input_size)),
     ("0", "LOSS_AT_INIT", lambda f: (f.first_loss, f.t.first_loss)),
     ("1", "TRAIN_BAD", lambda f: (f.e.train.metric, max(f.limits.values(), default=nan))),
-    ("1", "DEEPER_IS_WORSE", lambda f: (f.shallow - f.e.train.metric, f.t.margin)),
+    ("1", "DEEPER_IS_WORSE",
+     lambda f: (f.compared("shallow").train.metric - f.e.train.metric, f.t.margin)),
     ("1a", "EXPLODING", lambda f: (-f.decay[0], f.t.explode)),
     ("1b", "VANISHING", lambda f: (0.0 if _steep(f) else f.decay[0], f.t.vanish)),
     ("1b", "INIT_SCALE", lambda f: (f.decay[0] if _steep(f) else 0.0, f.t.vanish)),
@@ -812,7 +726,7 @@ TREE: tuple[tuple[str, str, Number], ...] = (
     ("1d", "SATURATED", lambda f: (f.worst(f.e.now, "saturated")[0], f.t.saturated)),
     ("1e", "LR_HIGH", lambda f: (f.ratio, f.t.high_ratio)),
     ("1f", "LR_LOW", lambda f: (f.ratio, f.t.low_ratio)),
-    ("1g", "CAPACITY", lambda f: (_gains(f, f.e.compared("wider")), f.t.wider)),
+    ("1g", "CAPACITY", lambda f: (_gain(f), f.t.wider)),
     ("1h", "UNUSED_PIECE", lambda f: (f.single(f.e.now), f.t.single)),
     ("1i", "SYMMETRIC", lambda f: (f.worst(f.began or f.e.now, "same")[0], f.t.same)),
     ("2", "EVAL_MODE", _events(lambda e: e.noisy_evaluations)),
