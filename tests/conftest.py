@@ -26,6 +26,11 @@ else:
     settings.load_profile(PROFILE)
 
 
+def profile(config):
+    """The name of the profile: the option goes before the variable."""
+    return config.getoption("--hypothesis-profile", None) or PROFILE
+
+
 def binding_last(items):
     """What binds the session's calls to the real CuPy runs when all of them were made."""
     items.sort(key=lambda item: item.path.name == "test_real_cupy.py")
@@ -35,16 +40,16 @@ def pytest_collection_modifyitems(config, items):
     """A plain run of the whole suite leaves out what takes seconds."""
     binding_last(items)
     whole = config.args_source is config.ArgsSource.TESTPATHS and not config.option.markexpr
-    if whole and PROFILE == "dev":
+    if whole and profile(config) == "dev":
         slow = {item for item in items if item.get_closest_marker("slow")}
         config.hook.pytest_deselected(items=list(slow))
         items[:] = [item for item in items if item not in slow]
 
 
-def pytest_report_header():
+def pytest_report_header(config):
     """Say which profile it is, and how to run the rest."""
-    rest = "; HYPOTHESIS_PROFILE=ci runs what takes seconds, too" * (PROFILE == "dev")
-    return f"profile: {PROFILE}{rest}"
+    rest = "; --hypothesis-profile=ci runs what takes seconds, too" * (profile(config) == "dev")
+    return f"profile: {profile(config)}{rest}"
 
 
 @pytest.fixture(autouse=True)
