@@ -211,6 +211,16 @@ UNARY: dict[str, Function] = {
     "softplus": Function(softplus, 0, INF, ({"beta": 1.0}, {"beta": 2.0}), smooth),
     "squareplus": Function(squareplus, 0, INF, ({"b": 4.0},), smooth),
     "hard_silu": Function(lambda x: x * relu6(x + 3) / 6, 0, INF, **EDGES3),
+    "cbrt": Function(lambda x: mp.sign(x) * mp.cbrt(abs(x)), -INF, INF),
+    "floor": Function(mp.floor, -INF, INF),
+    "ceil": Function(mp.ceil, -INF, INF),
+    "trunc": Function(lambda x: mp.sign(x) * mp.floor(abs(x)), -INF, INF),
+    "rint": Function(mp.nint, -INF, INF),
+    "deg2rad": Function(mp.radians, -INF, INF),
+    "rad2deg": Function(mp.degrees, -INF, INF),
+    "logit": Function(
+        lambda x: mp.log(x / (1 - x)), None, None, lowest=5e-324, highest=1.0 - 2.0**-53
+    ),
 }
 
 
@@ -236,12 +246,40 @@ def power(x: float, y: float) -> float:
     return rounded(mp.power(mp.mpf(x), mp.mpf(y)))
 
 
+def logaddexp2(x: float, y: float) -> float:
+    """Logarithm to base two of 2**x + 2**y."""
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return logaddexp(x, y)
+    high, low = mp.mpf(max(x, y)), mp.mpf(min(x, y))
+    return rounded(high + mp.log(1 + mp.power(2, low - high), 2))
+
+
+def hypot(x: float, y: float) -> float:
+    """Length of (x, y); with an infinity it is infinite, whatever the other is."""
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return math.hypot(x, y)
+    return rounded(mp.sqrt(mp.mpf(x) ** 2 + mp.mpf(y) ** 2))
+
+
+def arctan2(y: float, x: float) -> float:
+    """Angle of (x, y); on the axes and at infinity as the C standard says."""
+    if not (math.isfinite(x) and math.isfinite(y) and x and y):
+        return math.atan2(y, x)
+    return rounded(mp.atan2(mp.mpf(y), mp.mpf(x)))
+
+
 LOGADDEXP_AT = [
     *((x, y) for x in (-17.0, -2.1, -1e-8, 0.0, 0.4, 3.7) for y in (-9.0, -2.1, 1e-3, 0.75, 3.7)),
     *((x, y) for x in (-1e4, -1000.0, -88.7, 709.8, 1e20, LARGEST) for y in (-1000.0, 1.3, 709.8)),
     *((x, y) for x in (-INF, INF, math.nan) for y in (-INF, -1.3, 0.0, 1000.0, INF, math.nan)),
     *((x, -x) for x in (1e-300, 1e-20, 0.0, 5.2, 100.0, 1e4, 1e20, LARGEST)),
     *((x, x) for x in (-LARGEST, -1e20, -709.8, -0.0, 1e-20, 0.05, 88.7, 709.8, 1e4)),
+]
+HYPOT_AT = [
+    *((x, y) for x in (-17.0, -1e-8, 0.0, 0.4, 3.7) for y in (-9.0, -0.0, 1e-3, 0.75, 1e10)),
+    *((x, y) for x in (5e-324, 2.2e-308, 1e-170, 1e170, LARGEST) for y in (5e-324, 1e-170, 1e170)),
+    *((x, y) for x in (-INF, INF, math.nan, 0.0) for y in (-INF, -1.3, 0.0, INF, math.nan)),
+    *((x, y) for x in (0.0, -0.0, 5e-324, LARGEST) for y in (1.0, -1.0, 0.0, -0.0)),
 ]
 POWER_AT = [
     *((x, y) for x in (1e-8, 0.2, 0.75, 1.0, 1.3, 9.0) for y in (-2.1, -1.0, 0.0, 0.5, 1.0, 3.7)),
@@ -314,7 +352,11 @@ def table(function: Function, attrs: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Write the file next to this one."""
     tables = {name: [table(fn, attrs) for attrs in fn.attrs] for name, fn in UNARY.items()}
-    for name, binary, at in (("logaddexp", logaddexp, LOGADDEXP_AT), ("power", power, POWER_AT)):
+    for name, binary, at in (
+        ("logaddexp", logaddexp, LOGADDEXP_AT), ("power", power, POWER_AT),
+        ("logaddexp2", logaddexp2, LOGADDEXP_AT), ("hypot", hypot, HYPOT_AT),
+        ("arctan2", arctan2, HYPOT_AT),
+    ):  # fmt: skip
         x = [[pair[i].hex() for pair in at] for i in (0, 1)]
         tables[name] = [{"attrs": {}, "x": x, "y": [binary(*pair).hex() for pair in at]}]
     text = ",\n".join(
