@@ -420,7 +420,7 @@ LINES = parse(r"""
     xp.cumprod(d([2, 0, 3])), xp.cumprod(d([[1, 2], [3, 4]]), axis=-1), xp.cumprod(xp.zeros(0))
     xp.cumprod(d([1], "i4")).dtype, xp.cumprod(d([1], "f2")).dtype, xp.cumprod(d([[1, 2], [3, 4]]))
 
-    # cupy/_sorting/sort.py, cupy/cuda/cupy_thrust.cu: NaN come last, equal elements keep their order
+    # cupy/_sorting/sort.py, cupy/cuda/cupy_thrust.cu: NaN last, equal elements in their order
     xp.sort(d([3.0, nan, 1.0, inf, -inf])), xp.sort(d([[3, 1], [2, 4]]), axis=0), xp.sort(d([]))
     xp.sort(d([2, 1], "u1")), xp.sort(d([1, 0], "?")), xp.sort(d([2.0, nan, 1.0], "f2"))
     xp.argsort(d([2.0, 1.0, 2.0, 1.0])), xp.argsort(d([2.0, 1.0, 2.0]), axis=0, kind="stable")
