@@ -7,5 +7,9 @@ from typing import Any
 
 REGISTRY: dict[str, Any] = {}  # name -> primitive
 COMPOSITES: dict[str, Callable[..., Any]] = {}  # name -> function made of primitives
-ALIASES = {"abs": "absolute", "amax": "max", "amin": "min"}  # NumPy's other names
+#: Other names, most of them NumPy's.
+ALIASES = {
+    "abs": "absolute", "amax": "max", "amin": "min", "around": "round", "degrees": "rad2deg",
+    "expit": "sigmoid", "fix": "trunc", "radians": "deg2rad",
+}  # fmt: skip
 OVERRIDES: dict[Any, Callable[..., Any]] = {}  # NumPy's function -> ours
