@@ -63,7 +63,7 @@ def entries(lang):
                 yield ".".join((*path, key)), [value] if isinstance(value, str) else value
 
     return {key: found for key, found in walk(catalogue.texts(lang), ())
-            if not key.startswith(("threshold.", "source.", "said."))}
+            if not key.startswith(("threshold.", "source.", "sources.", "said."))}
 
 
 def names(text):

@@ -214,9 +214,9 @@ def _comparisons(report: Report) -> str:
 
 def _thresholds(report: Report) -> str:
     """Give the table of all thresholds."""
-    say, rows = report.say, []
-    for name, value, meaning, source in report.thresholds.table():
-        rows.append([name, value, report.meaning(name, meaning), report.source(source)])
+    say = report.say
+    rows = [[name, value, report.meaning(name), report.source(source)]
+            for name, value, _, source in report.thresholds.table()]  # fmt: skip
     header = [say("word.name"), say("word.value"), say("word.meaning"), say("word.source")]
     return f'<div class="scroll">{_table(header, rows)}</div>'
 

@@ -186,9 +186,9 @@ class Report:
         shown = "" if name.replace(".", "").isdigit() else name
         return self.say("word.layer", number=names.index(name) + 1, name=shown)
 
-    def meaning(self, name: str, english: str) -> str:
+    def meaning(self, name: str) -> str:
         """Give the meaning of a threshold."""
-        return str(texts(self.lang).get("threshold", {}).get(name, english))
+        return str(texts(self.lang)["threshold"][name])
 
     def source(self, english: str) -> str:
         """Give where a threshold comes from, or several do."""
