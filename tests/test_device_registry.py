@@ -145,7 +145,8 @@ CONVENTIONS = [
 def test_conventions_hold_on_the_device(name, case, operands, attributes, wanted, dtype):
     op = REGISTRY[name]
     operands = [np.asarray(x) if isinstance(x, list) else x for x in operands]
-    operands = [x.astype(dtype) if getattr(x, "dtype", None) == float else x for x in operands]
+    floats = [getattr(x, "dtype", None) == np.float64 for x in operands]
+    operands = [x.astype(dtype) if f else x for x, f in zip(operands, floats, strict=True)]
     operands += [None] * (len(op.operands) - len(operands))
     sample = Sample(name, operands, op.data.get("defaults_for_tests", {}) | attributes)
     leaves = place_all(sample, DEVICE.asarray)

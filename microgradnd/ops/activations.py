@@ -814,6 +814,7 @@ def softmin(x, axis=-1):
     module="CReLU",
     cases=((((2, 3),), {}),),
     kinks=(0,),
+    conventions=(at(0, 0),),
     reference=lambda x, axis=-1: np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis),
 )
 def crelu(x, axis=-1):

@@ -583,6 +583,7 @@ rint.vjp(x=_flat)
     kinks=tuple(i / 20 for i in range(-20, 21)),
     variants=({"decimals": 0}, {"decimals": 1}),
     dtypes="fiu",
+    conventions=(("round at a jump", ([0.5],), {}, ([0.0],)),),
 )
 def round(xp, x, /, decimals=0):
     r"""The nearest number of d decimals, :math:`10^{-d} \lfloor 10^d x \rceil`; its slope is 0.
