@@ -31,6 +31,7 @@ from .functions import (
     zeros_like,
 )
 from .modes import enable_grad, get_default_dtype, is_grad_enabled, no_grad, set_default_dtype
+from .ops.indexing import nonzero
 from .primitives import Primitive, primitive
 from .random import Generator, manual_seed
 from .registry import ALIASES, COMPOSITES, REGISTRY
@@ -74,6 +75,7 @@ __all__ = [
     "manual_seed",
     "nn",
     "no_grad",
+    "nonzero",
     "ones",
     "ones_like",
     "ops",
