@@ -11,6 +11,9 @@ from . import functional, init, utils
 from .generated import MODULES, as_module
 from .layers import (
     BatchNorm1d,
+    BatchNorm2d,
+    Conv1d,
+    Conv2d,
     Dropout,
     Embedding,
     Flatten,
@@ -18,6 +21,7 @@ from .layers import (
     LayerNorm,
     Linear,
     Maxout,
+    MaxoutConv2d,
     PReLU,
 )
 from .module import Module, ModuleDict, ModuleList, Parameter, Sequential
@@ -25,6 +29,9 @@ from .summary import summary
 
 __all__ = [
     "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv1d",
+    "Conv2d",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -32,6 +39,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Maxout",
+    "MaxoutConv2d",
     "Module",
     "ModuleDict",
     "ModuleList",

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..functions import asarray, full, ones, zeros
 from ..modes import no_grad
-from ..registry import REGISTRY
+from ..registry import COMPOSITES, REGISTRY
 from ..tape import Tensor
 from . import functional as F
 from . import init
@@ -149,6 +149,148 @@ class Maxout(Module):
         return f"{sizes}, pieces={self.pieces}, bias={self.bias is not None}"
 
 
+class Conv(Module):
+    """What convolutions share; `Conv1d` and `Conv2d` say over how many axes they go."""
+
+    axes: int
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
+        padding: Any = 0, dilation: Any = 1, groups: int = 1, bias: bool = True,
+        dtype: Any = None,
+    ):  # fmt: skip
+        name = type(self).__name__
+        kernel = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size,)
+        kernel = tuple(kernel) if len(kernel) == self.axes else (*kernel,) * self.axes
+        _sizes(name, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        for size in kernel:
+            _sizes(name, kernel_size=size)
+        if len(kernel) != self.axes or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{name}: {in_channels} and {out_channels} channels must divide into groups="
+                f"{groups}, and kernel_size={kernel_size!r} be a number or {self.axes} of them"
+            )
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        units = self._units()
+        self.weight = _empty(units, in_channels // groups, *kernel, dtype=dtype)
+        self.bias = _empty(units, dtype=dtype) if bias else None
+        self.reset_parameters()
+
+    def _units(self) -> int:
+        """Count the channels that the convolution gives."""
+        return self.out_channels
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5.0))
+        if self.bias is not None:
+            bound = 1.0 / math.sqrt(init.fans(self.weight)[0])
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Any) -> Any:
+        """Convolve."""
+        convolve = COMPOSITES[f"conv{self.axes}d"]
+        return convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation,
+                        self.groups)  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """Give the sizes and the options that are not the defaults."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        for name, usual in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)):
+            value = getattr(self, name)
+            text += f", {name}={value!r}" if value != usual else ""
+        return text + ("" if self.bias is not None else ", bias=False")
+
+
+class Conv1d(Conv):
+    """A convolution along one axis: (N, in, L) becomes (N, out, L').
+
+    Arguments, initial values and errors are those of `Conv2d`, with one number for the axis.
+    """
+
+    axes = 1
+
+
+class Conv2d(Conv):
+    r"""A convolution over images: (N, in, H, W) becomes (N, out, H', W') (see `mg.conv2d`).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels that it gets.
+        kernel_size: Of the kernel; like `stride`, `padding` and `dilation` a number, or two.
+        stride: Steps of the kernel.
+        padding: Zeros around the input, `"same"` or `"valid"`.
+        dilation: Steps within the kernel.
+        groups: In so many groups the channels are convolved for themselves.
+        bias: Whether there is a bias.
+        dtype: Of the parameters; the default dtype if None.
+
+    The weight, (out, in / groups, kh, kw), and the bias, (out,), are drawn from U(-k, k),
+    k = 1 / sqrt(in / groups * kh * kw), as PyTorch's are.
+
+    Raises:
+        ValueError: If a size is not positive, the channels do not divide into groups or, when
+            called, the input does not fit.
+
+    Example:
+        >>> import microgradnd as mg
+        >>> layer = mg.nn.Conv2d(1, 8, 3, padding=1)
+        >>> layer(mg.zeros((5, 1, 28, 28))).shape, layer
+        ((5, 8, 28, 28), Conv2d(1, 8, kernel_size=(3, 3), padding=1))
+    """
+
+    axes = 2
+
+
+class MaxoutConv2d(Conv2d):
+    r"""A convolution whose channels are each the largest of `pieces` kernels' outputs.
+
+    So at each place a unit is a convex function of the image around it, and only the kernel that
+    won there is trained. The weight, (out * pieces, in / groups, kh, kw), is drawn by
+    `init.maxout_he_`, the bias, (out * pieces,), is 0.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels that it gets.
+        kernel_size: Of the kernels.
+        pieces: Kernels in a unit.
+        options: As of `Conv2d`.
+
+    Source: Goodfellow et al., Maxout networks (ICML 2013).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> layer = mg.nn.MaxoutConv2d(1, 8, 3, pieces=2)
+        >>> layer.weight.shape, layer(mg.zeros((5, 1, 28, 28))).shape
+        ((16, 1, 3, 3), (5, 8, 26, 26))
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, pieces: int, **options: Any
+    ):
+        _sizes("MaxoutConv2d", pieces=pieces)
+        self.pieces = pieces
+        super().__init__(in_channels, out_channels, kernel_size, **options)
+
+    def _units(self) -> int:
+        return self.out_channels * self.pieces
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        init.maxout_he_(self.weight, self.pieces)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, x: Any) -> Any:
+        """Convolve and take the largest of each unit."""
+        return REGISTRY["maxout"](super().forward(x), self.pieces, axis=-3)
+
+    def extra_repr(self) -> str:
+        """Give the sizes and the options that are not the defaults."""
+        return f"{super().extra_repr()}, pieces={self.pieces}"
+
+
 class PReLU(Module):
     r"""Parametric ReLU: :math:`x` if :math:`x > 0`, else :math:`a x`, with a learned slope a.
 
@@ -211,8 +353,8 @@ class Dropout(Module):
         return f"p={self.p}"
 
 
-class BatchNorm1d(Module):
-    r"""Standardizes each channel over the batch, then scales and shifts: (N, C) or (N, C, L).
+class BatchNorm(Module):
+    r"""Standardizes each channel over the batch, then scales and shifts.
 
     Args:
         num_features: C.
@@ -232,7 +374,7 @@ class BatchNorm1d(Module):
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
         affine: bool = True, track_running_stats: bool = True, dtype: Any = None,
     ):  # fmt: skip
-        _sizes("BatchNorm1d", num_features=num_features)
+        _sizes(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(ones(num_features, dtype)) if affine else None
@@ -242,6 +384,7 @@ class BatchNorm1d(Module):
         self.register_buffer("running_var", ones(num_features, dtype) if track else None)
         self.register_buffer("num_batches_tracked", zeros((), "int64") if track else None)
 
+    shapes: dict[int, str]  # by the number of axes, what comes after the channels
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -249,9 +392,10 @@ class BatchNorm1d(Module):
     def forward(self, x: Any) -> Any:
         """Standardize, and track in training."""
         x = asarray(x)
-        if x.ndim not in (2, 3) or x.shape[1] != self.num_features:
-            raise ValueError(f"BatchNorm1d({self.num_features}): (N, {self.num_features}) or (N, "
-                             f"{self.num_features}, L) is wanted, got {x.shape}")  # fmt: skip
+        if x.ndim not in self.shapes or x.shape[1] != self.num_features:
+            n = self.num_features
+            wanted = " or ".join(f"(N, {n}{rest})" for rest in self.shapes.values())
+            raise ValueError(f"{type(self).__name__}({n}): {wanted} is wanted, got {x.shape}")
         momentum: Any = self.momentum
         if self.training and self.num_batches_tracked is not None and x.size > self.num_features:
             with no_grad():
@@ -267,6 +411,18 @@ class BatchNorm1d(Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}"
         )
+
+
+class BatchNorm1d(BatchNorm):
+    """Batch normalization of (N, C) or (N, C, L); see `BatchNorm`."""
+
+    shapes = {2: "", 3: ", L"}  # noqa: RUF012 - never written to
+
+
+class BatchNorm2d(BatchNorm):
+    """Batch normalization of (N, C, H, W); see `BatchNorm`."""
+
+    shapes = {4: ", H, W"}  # noqa: RUF012
 
 
 class LayerNorm(Module):

@@ -18,7 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..primitives import primitive
 from ..protocols import composite
-from ..tape import wrap
+from ..tape import Tensor, wrap
+from .elementwise import identity
 from .reductions import mean, sum
 from .shaping import expand_dims, squeeze
 
@@ -90,8 +91,9 @@ def _windows(x, kernel, how, fill=0.0):
 def _slow(x, weight, bias=0.0, *, how):
     n, groups = x.ndim - 2, how[-1]
     views = np.split(_windows(x, weight.shape[2:], how), groups, 1)
+    weights = np.split(weight, groups)
     over = (1, *range(-n, 0)), range(1, n + 2)
-    parts = [np.tensordot(view, w, over) for view, w in zip(views, np.split(weight, groups))]
+    parts = [np.tensordot(v, w, over) for v, w in zip(views, weights, strict=True)]
     return np.moveaxis(np.concatenate(parts, -1) + bias, -1, 1)
 
 
@@ -189,8 +191,9 @@ def _convolve(name, n, x, weight, bias, stride, padding, dilation, groups):
                          f"weight must be (O, C / groups, {n} sizes), groups={groups}")  # fmt: skip
     if weight.shape[0] % groups:
         raise ValueError(f"{name}: {weight.shape[0]} channels do not divide into {groups} groups")
-    if bias is not None and np.shape(bias) != weight.shape[:1]:
-        raise ValueError(f"{name}: a bias of shape {np.shape(bias)} for a weight of {weight.shape}")
+    bias = bias if bias is None or isinstance(bias, Tensor) else identity(bias)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"{name}: a bias of shape {bias.shape} for a weight of {weight.shape}")
     how = _geometry(name, x.shape[2:], weight.shape[2:], stride, padding, dilation)
     return _as_given(conv(x, weight, bias, (*how, groups)), batched)
 
@@ -234,8 +237,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     r"""A convolution over images, :math:`y_{noij} = b_o + \sum_{cuv} w_{ocuv} x_{n,c,si+du,sj+dv}`.
 
     Takes (N, C, H, W) or (C, H, W), a weight (O, C / groups, kh, kw) and a bias (O,); gives
-    (N, O, H', W') with :math:`H' = \lfloor (H + 2p - d (kh - 1) - 1) / s \rfloor + 1`. The kernel is
-    not turned around, as everywhere in this field.
+    (N, O, H', W') with :math:`H' = \lfloor (H + 2p - d (kh - 1) - 1) / s \rfloor + 1`. The kernel
+    is not turned around, as everywhere in this field.
 
     Args:
         x: The input.
@@ -327,11 +330,11 @@ fold.vjp(x=lambda xp, g, shapes, space, how: xp.unfold(g, shapes[0][len(space) +
         (((2, 1, 6),), {"kernel": (3,), "how": LINE[:3]}),
     ),
     conventions=tuple(
-        (f"max pooling, {case}", ([[x]],), {"kernel": (2,), "how": ((2,), ((p, 0),), (1,))}, ([[g]],))
-        for case, x, p, g in (
-            ("at a tie", [1.0, 1.0], 0, [1.0, 0.0]),
-            ("with a NaN", [1.0, math.nan], 0, [0.0, 1.0]),
-            ("only -inf beside padding", [-math.inf], 1, [1.0]),
+        (f"max pooling, {case}", ([[x]],), {"kernel": (2,), "how": ((2,), padding, (1,))}, ([[g]],))
+        for case, x, padding, g in (
+            ("at a tie", [1.0, 1.0], ((0, 0),), [1.0, 0.0]),
+            ("with a NaN", [1.0, math.nan], ((0, 0),), [0.0, 1.0]),
+            ("only -inf beside padding", [-math.inf], ((1, 0),), [1.0]),
         )
     ),
     reference=lambda x, kernel, how: _windows(x, kernel, how, -np.inf).max(
@@ -493,7 +496,6 @@ def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
 
 
 @composite(
-    module="AdaptiveAvgPool2d",
     cases=((((2, 2, 4, 6),), {"output_size": (1, 3)}), (((2, 2, 3, 2),), {"output_size": 1})),
     reference=lambda x, output_size: x.reshape(
         (2, 2, 1, x.shape[2], -1, 2)
