@@ -776,7 +776,8 @@ def sparsemax(xp, x, /, axis=-1):
         (Tensor([0.75, 0.25, 0.  ]), Tensor([ 0.5, -0.5,  0. ]))
     """
     on_axis(axis, x.ndim)
-    z = shifted(xp, x, xp.max(x, axis=axis, keepdims=True))
+    # Nothing that is further than 1 below the largest is above 0: hold it there.
+    z = xp.maximum(shifted(xp, x, xp.max(x, axis=axis, keepdims=True)), -1.0)
     rows = _last(xp, z, axis, -1)
     total = xp.cumsum(xp.flip(xp.sort(rows, axis=-1), axis=-1), axis=-1)
     # Of all k, the k largest elements give the threshold (their sum - 1) / k that is highest.

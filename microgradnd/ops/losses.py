@@ -47,8 +47,8 @@ def _fits(shape, into):
 
 
 def _least(x, eps):
-    """A smallest divisor that float16 does not take for 0."""
-    return max(eps, 1e-7) if x.dtype.itemsize == 2 else eps
+    """A smallest divisor; in float16 one whose reciprocal is finite."""
+    return max(eps, 1e-4) if x.dtype.itemsize == 2 else eps
 
 
 PAIRS: Any = (
