@@ -514,7 +514,7 @@ def test_infinities_that_enter_are_meant_and_a_nan_that_is_not_selected_does_not
         mg.exp(leaf([1.0, -np.inf])) * 2.0
         mg.where([True, False, True, True], -np.inf, leaf([1.0, 2.0, 3.0, 4.0])) * 2.0
         mg.where(mg.isnan(hidden), 0.0, hidden) * 2.0
-        mg.max(leaf([1.0, 2.0]) + np.array([-np.inf, 0.0])).backward()
+        mg.max(leaf([1.0, 2.0]) + mg.tensor([-np.inf, 0.0])).backward()
 
 
 ENTERED = """

@@ -208,8 +208,8 @@ same rows are tests.
    gets the gradient. Where the value itself is undefined, so is the gradient.
 
 At finite points second derivatives are finite wherever the first are, with the same choices. Other
-frameworks differ at these points because mostly nobody chose: the formula that is right elsewhere is
-evaluated there, so that at the zero vector the gradient of the length is 0 in PyTorch and NaN in
+frameworks differ at these points because mostly nobody chose: the formula that is right elsewhere
+is evaluated there, so that at the zero vector the gradient of the length is 0 in PyTorch and NaN in
 JAX, autograd and MyGrad, that of abs at 0 is 1 in JAX and 0 in the others, and the two operands of
 `maximum` at a tie get a half each, or in MyGrad nothing.
 
