@@ -125,7 +125,7 @@ def made_in_english():
             if name in ("Impossible", "found.not_made.append"):
                 found = node.args[:1]
             elif name in ("like", "Comparison"):
-                found = node.args[1 if name == "Comparison" else 2 :][:1]
+                found = node.args[1:2]
             elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "why":
                 found = [node.value]
             elif isinstance(node, ast.Assign) and ast.unparse(node).startswith("text = f"):

@@ -42,6 +42,11 @@ class Layer:
     pieces: int = 0
     output: bool = False
 
+    @property
+    def bias(self) -> str:
+        """The dotted name that its bias has, if it has one."""
+        return f"{self.weight.rpartition('.')[0]}.bias".lstrip(".")
+
 
 @dataclass
 class LayerState:

@@ -160,6 +160,29 @@ class Facts:
         worse = self.mine < self.limits.get("shallow", nan)
         return (shallow.train.metric - self.mine, shallow) if worse else None
 
+    # --- inputs
+
+    @cached_property
+    def size(self) -> float:
+        """The largest input, or the largest mean of a feature in its standard deviations."""
+        i = self.e.inputs
+        known = [] if i is None or i.ids else finite([self.widest, i.shift])
+        return max(known, default=nan)
+
+    @cached_property
+    def widest(self) -> float:
+        """The largest input."""
+        i = self.e.inputs
+        return nan if i is None else max(finite([abs(i.low), abs(i.high)]), default=nan)
+
+    @cached_property
+    def unscaled(self) -> bool:
+        """Whether inputs are large, far from 0, tiny, or of very unequal size."""
+        i, t = self.e.inputs, self.t
+        if i is None or i.ids:
+            return False
+        return self.size > t.input_size or self.widest < t.input_small or i.ratio > t.input_size
+
     # --- losses
 
     @cached_property

@@ -12,13 +12,14 @@ from ..nn.init import maxout_constant
 from ..nn.layers import BatchNorm1d, Dropout, Maxout, PReLU
 from ..nn.module import Sequential
 from .evidence import Comparison, Evidence, Finding, Layer, Remedy
+from .facts import Facts, finite
 from .measure import sandbox
+from .thresholds import Thresholds
 from .variants import (
     AUTO,
     GAINS,
     Case,
     Impossible,
-    Parts,
     Variant,
     activates,
     attempt,
@@ -64,40 +65,37 @@ def verify(case: Case, found: Evidence, roots: list[Finding]) -> None:
 
 
 def _try(case: Case, remedy: Remedy) -> Comparison | None:
-    def make() -> Comparison:
-        variant = TRY[remedy.key](case, remedy.details)
-        variant.what = remedy.key
+    key, options = remedy.key, case.plan.options
+
+    def make(slower: bool = False) -> Comparison:
+        variant = TRY[key](case, remedy.details)
+        if slower:
+            rate = float(options["lr"]) / 10
+            variant = like(case, f"{variant.changed}, learning rate {rate:g}", variant.model,
+                           lr=rate)  # fmt: skip
+        variant.what = key
         return trained(case, variant)
 
-    def slower() -> Comparison:
-        variant = TRY[remedy.key](case, remedy.details)
-        rate = float(case.plan.options["lr"]) / 10
-        again = like(case, remedy.key, f"{variant.changed}, learning rate {rate:g}", variant.model,
-                     lr=rate)  # fmt: skip
-        return trained(case, again)
-
-    found = attempt(case, remedy.key, make)
-    if found is None or remedy.key not in ANEW or "lr" not in case.plan.options:
+    found = attempt(case, key, make)
+    if found is None or key not in ANEW or "lr" not in options:
         return found
     if found.train.metric >= _goal(case.evidence):
         return found
     # A rate that a network bore in which nothing arrived can be far too high for another one.
-    second = attempt(case, remedy.key, slower)
-    if second is None or not second.train.metric > found.train.metric:
-        if second is not None:
-            case.evidence.comparisons.remove(second)
+    second = attempt(case, key, lambda: make(slower=True))
+    if second is None:
         return found
-    case.evidence.comparisons.remove(found)
-    return second
+    better, worse = sorted((second, found), key=lambda c: -c.train.metric)
+    case.evidence.comparisons.remove(worse)
+    return better
 
 
 def _goal(found: Evidence) -> float:
     """Give the training metric that can be reached, as far as comparisons say."""
-    shallow, plain = found.compared("shallow"), found.compared("reference")
-    known = [found.train.metric]
-    known += [shallow.train.metric] if shallow is not None else []
-    known += [plain.test.metric] if plain is not None and plain.test is not None else []
-    return max((k for k in known if isfinite(k)), default=-inf) - MARGIN
+    facts = Facts(found, Thresholds())
+    known = (found.train.metric, facts.compared("shallow").train.metric,
+             facts.held("reference").metric)  # fmt: skip
+    return max(finite(known), default=-inf) - MARGIN
 
 
 def _rate(details: dict[str, Any], otherwise: float) -> float:
@@ -110,43 +108,25 @@ def _rate(details: dict[str, Any], otherwise: float) -> float:
 
 def _other_rate(case: Case, details: dict[str, Any]) -> Variant:
     rate = _rate(details, float(case.plan.options.get("lr", RATE)) / 10)
-    return like(case, "", f"learning rate {rate:g}", case.initial(), lr=rate)
+    return like(case, f"learning rate {rate:g}", lr=rate)
 
 
 def _adaptive(case: Case, details: dict[str, Any]) -> Variant:
     rate = _rate(details, RATE)
-    return like(case, "", f"Adam {rate:g}", case.initial(),
-                optimizer=lambda parameters: optim.Adam(parameters, lr=rate))  # fmt: skip
+    return like(case, f"Adam {rate:g}", optimizer=lambda p: optim.Adam(p, lr=rate))
 
 
-def _clip(case: Case, details: dict[str, Any]) -> Variant:
-    return like(case, "", f"gradients of norm {CLIP:g} at most", case.initial(), clip=CLIP)
-
-
-def _more_steps(case: Case, details: dict[str, Any]) -> Variant:
-    steps = case.plan.steps * MORE
-    return like(case, "", f"{steps} steps", case.initial(), steps=steps)
+def _steps(case: Case, times: float) -> Variant:
+    steps = max(round(case.plan.steps * times), 1)
+    return like(case, f"{steps} steps", steps=steps)
 
 
 def _early_stopping(case: Case, details: dict[str, Any]) -> Variant:
-    epoch, epochs = details.get("epoch"), _epochs(case)
+    epoch = details.get("epoch")
+    epochs = case.plan.steps / -(-len(case.target) // max(case.plan.batch, 1))
     if not isinstance(epoch, (int, float)) or not 0 < epoch <= epochs:
         raise Impossible("no epoch is known at which the test result was best")
-    steps = max(round(case.plan.steps * epoch / epochs), 1)
-    return like(case, "", f"{steps} steps", case.initial(), steps=steps)
-
-
-def _epochs(case: Case) -> float:
-    steps = -(-len(case.target) // max(case.plan.batch, 1))
-    return case.plan.steps / steps
-
-
-def _l2(case: Case, details: dict[str, Any]) -> Variant:
-    return like(case, "", f"weight decay {DECAY:g}", case.initial(), weight_decay=DECAY)
-
-
-def _same(case: Case, details: dict[str, Any]) -> Variant:
-    return like(case, "", "our training loop, with all parameters", case.initial())
+    return _steps(case, epoch / epochs)
 
 
 # ----------------------------------------------------------------------------------- the weights
@@ -159,7 +139,7 @@ def _init(case: Case, details: dict[str, Any]) -> Variant:
     if details.get("layer") == "output":
         layers = [layer for layer in layers if layer.output]
     _redraw(model, layers)
-    return like(case, "", "initial weights that suit the activations", model)
+    return like(case, "initial weights that suit the activations", model)
 
 
 def _redraw(model: Any, layers: list[Layer]) -> None:
@@ -178,10 +158,9 @@ def _zero_bias(case: Case, details: dict[str, Any]) -> Variant:
     model = case.initial()
     named = dict(model.named_parameters())
     for layer in case.evidence.layers:
-        name = f"{layer.weight.rpartition('.')[0]}.bias".lstrip(".")
-        if name in named:
-            init.zeros_(named[name])
-    return like(case, "", "biases that begin at 0", model)
+        if layer.bias in named:
+            init.zeros_(named[layer.bias])
+    return like(case, "biases that begin at 0", model)
 
 
 # ----------------------------------------------------------------------------------- the network
@@ -192,14 +171,14 @@ def _activation(case: Case, details: dict[str, Any]) -> Variant:
     name = str(details.get("name", "relu"))
     depth = len(case.hidden)
     if case.make_model is not None:
-        return like(case, "", f"{name}", made(case, depth, name))
+        return like(case, name, made(case, depth, name))
     p = parts(case.initial())
     with sandbox(seed=8):
         for i, block in enumerate(p.hidden):
             affine: Any = block[0]
             p.hidden[i] = [*_activated(affine, p.width(i), name),
                            *(m for m in block[1:] if not activates(m))]  # fmt: skip
-    return like(case, "", f"{name} with its own initial weights", _moved(case, p.joined()))
+    return like(case, f"{name} with its own initial weights", p.joined())
 
 
 def _activated(affine: Any, width: int, name: str) -> list[Any]:
@@ -220,10 +199,6 @@ def _function(name: str, dtype: Any) -> Any:
     return found[name]()
 
 
-def _moved(case: Case, model: Any) -> Any:
-    return model.to(case.inputs[0].backend.name)
-
-
 def _leaky(case: Case, details: dict[str, Any]) -> Variant:
     """Replace every ReLU by a leaky one; weights begin as the user's."""
     p = parts(case.initial())
@@ -231,7 +206,7 @@ def _leaky(case: Case, details: dict[str, Any]) -> Variant:
     for i, block in enumerate(p.hidden):
         if kinds[i : i + 1] == ["relu"]:
             p.hidden[i] = [_function("leaky_relu", None) if activates(m) else m for m in block]
-    return like(case, "", "leaky_relu", p.joined())
+    return like(case, "leaky_relu", p.joined())
 
 
 def _normalize(case: Case, details: dict[str, Any]) -> Variant:
@@ -242,13 +217,14 @@ def _normalize(case: Case, details: dict[str, Any]) -> Variant:
         if not any(isinstance(m, BatchNorm1d) for m in block):
             norm = BatchNorm1d(affine.out_features, dtype=affine.weight.dtype)
             p.hidden[i] = [affine, norm, *block[1:]]
-    return like(case, "", "batch normalization", _moved(case, p.joined()))
+    return like(case, "batch normalization", p.joined())
 
 
 def _dropout(case: Case, details: dict[str, Any]) -> Variant:
     p = parts(case.initial())
-    p = Parts(p.front, [[*block, Dropout(DROPPED)] for block in p.hidden], p.head)
-    return like(case, "", f"dropout {DROPPED}", p.joined())
+    for block in p.hidden:
+        block.append(Dropout(DROPPED))
+    return like(case, f"dropout {DROPPED}", p.joined())
 
 
 def _fewer_pieces(case: Case, details: dict[str, Any]) -> Variant:
@@ -262,7 +238,7 @@ def _fewer_pieces(case: Case, details: dict[str, Any]) -> Variant:
             if isinstance(m, Maxout) and m.pieces > 2 else m
             for m in modules
         ]  # fmt: skip
-    return like(case, "", "2 pieces", _moved(case, Sequential(*modules)))
+    return like(case, "2 pieces", Sequential(*modules))
 
 
 def _remove_softmax(case: Case, details: dict[str, Any]) -> Variant:
@@ -270,16 +246,20 @@ def _remove_softmax(case: Case, details: dict[str, Any]) -> Variant:
     modules = listed(case.initial())
     if not activates(modules[-1]):
         raise Impossible("the last module of the Sequential is no softmax")
-    return like(case, "", f"without the last {type(modules[-1]).__name__}",
+    return like(case, f"without the last {type(modules[-1]).__name__}",
                 Sequential(*modules[:-1]))  # fmt: skip
 
 
 TRY: dict[str, Callable[[Case, dict[str, Any]], Variant]] = {
     "activation": _activation, "adaptive": _adaptive, "lower_rate": _other_rate,
-    "higher_rate": _other_rate, "init": _init, "random_init": _init, "clip": _clip,
-    "normalize": _normalize, "scale_inputs": lambda case, details: scaled(case),
-    "wider": lambda case, details: wider(case), "leaky": _leaky, "zero_bias": _zero_bias,
-    "more_steps": _more_steps, "zero_grad": _same, "add_to_optimizer": _same,
-    "remove_softmax": _remove_softmax, "early_stopping": _early_stopping, "l2": _l2,
+    "higher_rate": _other_rate, "init": _init, "random_init": _init,
+    "clip": lambda case, _: like(case, f"gradients of norm {CLIP:g} at most", clip=CLIP),
+    "normalize": _normalize, "scale_inputs": lambda case, _: scaled(case),
+    "wider": lambda case, _: wider(case), "leaky": _leaky, "zero_bias": _zero_bias,
+    "more_steps": lambda case, _: _steps(case, MORE),
+    "zero_grad": lambda case, _: like(case, "our training loop, with all parameters"),
+    "add_to_optimizer": lambda case, _: like(case, "our training loop, with all parameters"),
+    "remove_softmax": _remove_softmax, "early_stopping": _early_stopping,
+    "l2": lambda case, _: like(case, f"weight decay {DECAY:g}", weight_decay=DECAY),
     "dropout": _dropout, "fewer_pieces": _fewer_pieces,
 }  # fmt: skip

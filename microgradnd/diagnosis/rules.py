@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf, isfinite, log, log10, nan, sqrt
 from typing import Any
 
-from .evidence import Evidence, Finding, Inputs, Remedy, Sample
+from .evidence import Evidence, Finding, Remedy, Sample
 from .facts import Facts, finite, first, over
 from .thresholds import Thresholds
 
@@ -215,8 +215,7 @@ def input_scale(facts: Facts) -> Finding | None:
     e, i, t = facts.e, facts.e.inputs, facts.t
     if i is None or i.ids or i.nonfinite:
         return None
-    size, largest = _size(i), max(finite([abs(i.low), abs(i.high)]), default=nan)
-    odd = size > t.input_size or largest < t.input_small or i.ratio > t.input_size
+    size = facts.size
     scaled = e.compared("scaled")
     gain = nan if scaled is None else scaled.train.metric - facts.mine
     beyond = max(finite([size, i.ratio]), default=nan) > t.input_extreme
@@ -225,10 +224,10 @@ def input_scale(facts: Facts) -> Finding | None:
     # A few large numbers among standardized ones do no harm as a rule.
     usual = max(abs(i.mean), i.std) < t.input_usual and not i.shift > t.input_size
     large = size > t.input_size or i.ratio > t.input_extreme
-    if not odd or not (blame or (large and not usual)):
+    if not facts.unscaled or not (blame or (large and not usual)):
         return None
     return _finding("INPUT_SCALE", FAULT if blame else WARNING, "scale_inputs",
-                    size=(size, t.input_size), small=(largest, t.input_small), low=i.low,
+                    size=(size, t.input_size), small=(facts.widest, t.input_small), low=i.low,
                     high=i.high, shift=i.shift, ratio=(i.ratio, t.input_extreme),
                     constant=i.constant, dtype=i.dtype, gain=gain,
                     confidence=0.95 if gain > t.margin else 0.6)  # fmt: skip
@@ -714,7 +713,7 @@ TREE: tuple[tuple[str, str, Number], ...] = (
     ("0", "ZERO_GRAD", _events(lambda e: e.stale / e.checked if e.checked else nan)),
     ("0", "NOT_OPTIMIZED", _events(lambda e: len(e.not_optimized))),
     ("0", "UNREACHED", _events(lambda e: len(e.unreached))),
-    ("0", "INPUT_SCALE", lambda f: (_size(f.e.inputs), f.t.input_size)),
+    ("0", "INPUT_SCALE", lambda f: (f.size, f.t.input_size)),
     ("0", "LOSS_AT_INIT", lambda f: (f.first_loss, f.t.first_loss)),
     ("1", "TRAIN_BAD", lambda f: (f.e.train.metric, max(f.limits.values(), default=nan))),
     ("1", "DEEPER_IS_WORSE",
@@ -779,10 +778,3 @@ def checks(evidence: Evidence, findings: list[Finding]) -> list[Answer]:
         outcome = "bad" if found else "ok" if known[name] else "unknown"
         answers.append(Answer(name, found, outcome))
     return answers
-
-
-def _size(inputs: Inputs | None) -> float:
-    """Give the largest input, or the largest mean of a feature in its standard deviations."""
-    if inputs is None or inputs.ids:
-        return nan
-    return max(finite([abs(inputs.low), abs(inputs.high), inputs.shift]), default=nan)

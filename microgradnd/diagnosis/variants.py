@@ -25,8 +25,10 @@ from ..random import Generator
 from ..registry import REGISTRY
 from ..tape import Tensor
 from .evidence import Comparison, Evidence, Plan, Record, Score
+from .facts import Facts
 from .measure import Problem, first_output, host, pair, problem, sandbox, taken
 from .observe import clone
+from .thresholds import Thresholds
 
 #: Seconds that `baseline="auto"` may take in all.
 AUTO = 20.0
@@ -158,8 +160,7 @@ def budget(baseline: Any) -> float:
         return AUTO
     if baseline is None:
         return 0.0
-    number = isinstance(baseline, (int, float)) and not isinstance(baseline, bool)
-    if not number or not 0.0 < baseline < inf:
+    if type(baseline) not in (int, float) or not 0.0 < baseline < inf:
         raise ValueError(
             "baseline must be 'auto', a number of seconds, None, a trained module or a "
             f"Comparison, got {baseline!r}"
@@ -220,24 +221,25 @@ def given(case: Case, baseline: Any) -> Comparison:
     """Make a comparison of a network that the user trained, or take one that was made."""
     if isinstance(baseline, Comparison):
         return replace(baseline, what="shallow")
-    copy = clone(baseline)
-    made = Comparison("shallow", "the baseline that was given")
-    made.train = case.problem.score(copy, case.loss_fn, case.inputs, case.target)
-    if case.test is not None:
-        made.test = case.problem.score(copy, case.loss_fn, *case.test)
-    return made
+    train, test = scores(case, clone(baseline))
+    return Comparison("shallow", "the baseline that was given", train=train, test=test)
+
+
+def scores(
+    case: Case, model: Any, inputs: Any = None, test: Any = None
+) -> tuple[Score, Score | None]:
+    """Measure a network on both sets; on the case's, if no others are given."""
+    measure, test = case.problem.score, test or case.test
+    train = measure(model, case.loss_fn, inputs or case.inputs, case.target)
+    return train, None if test is None else measure(model, case.loss_fn, *test)
 
 
 def poor(found: Evidence) -> bool:
     """Say whether the training result is far enough below what can be reached to look further."""
-    metric, other = found.train.metric, found.compared("reference")
-    if not isfinite(metric):
+    metric, goal = found.train.metric, Facts(found, Thresholds()).held("reference").metric - POOR
+    if not isfinite(metric) or metric < found.target:
         return True
-    if isfinite(found.target) and metric < found.target:
-        return True
-    if other is None or other.test is None:
-        return metric < (1.0 + found.chance) / 2
-    return metric < other.test.metric - POOR
+    return metric < ((1.0 + found.chance) / 2 if goal != goal else goal)
 
 
 def sound(found: Evidence) -> bool:
@@ -245,8 +247,7 @@ def sound(found: Evidence) -> bool:
 
     A mean slope below 0.05 is that of units which are nearly all on their flat side.
     """
-    states = [] if found.init is None else found.init.layers
-    hidden = [s for s, layer in zip(states, found.layers, strict=False) if not layer.output]
+    hidden = [state for _, state in Facts(found, Thresholds()).states(found.init)]
     if any(not s.delta > 0 or s.slope < 0.05 for s in hidden):
         return False
     lost = log10(hidden[-1].delta) - log10(hidden[0].delta) if hidden else 0.0
@@ -256,10 +257,7 @@ def sound(found: Evidence) -> bool:
 def unscaled(found: Evidence) -> bool:
     """Say whether inputs are far from mean 0 and deviation 1."""
     seen = found.inputs
-    if seen is None or seen.ids or seen.nonfinite:
-        return False
-    size = max(abs(seen.low), abs(seen.high))
-    return size > 10 or size < 0.1 or seen.shift > 10 or seen.ratio > 10
+    return seen is not None and not seen.nonfinite and Facts(found, Thresholds()).unscaled
 
 
 # ----------------------------------------------------------------------------------- training
@@ -267,17 +265,14 @@ def unscaled(found: Evidence) -> bool:
 
 def trained(case: Case, variant: Variant) -> Comparison:
     """Train a variant and measure it."""
-    inputs = case.inputs if variant.inputs is None else variant.inputs
-    test = case.test if variant.test is None else variant.test
+    inputs = variant.inputs or case.inputs
     made = Comparison(variant.what, variant.changed, variant.depth)
     layers = case.evidence.layers
     products = sum(x.units * max(x.pieces, 1) * x.fan_in for x in layers) * 3.0 * variant.batch
     steps = case.allowed(variant.steps, len(layers), products * growth(case, variant.model))
     made.steps = fit(case, variant, inputs, case.target, steps)
     made.complete = enough(made.steps, variant.steps)
-    made.train = case.problem.score(variant.model, case.loss_fn, inputs, case.target)
-    if test is not None:
-        made.test = case.problem.score(variant.model, case.loss_fn, *test)
+    made.train, made.test = scores(case, variant.model, inputs, variant.test)
     return made
 
 
@@ -320,8 +315,8 @@ def fit(
     return steps
 
 
-def like(case: Case, what: str, changed: str, model: Any, **others: Any) -> Variant:
-    """Give a variant that is trained as the network was.
+def like(case: Case, changed: str, model: Any = None, what: str = "", **others: Any) -> Variant:
+    """Give a variant (None: with the initial weights) that is trained as the network was.
 
     Raises:
         Impossible: If nobody knows how that was.
@@ -336,6 +331,7 @@ def like(case: Case, what: str, changed: str, model: Any, **others: Any) -> Vari
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in plan.options.items()}
     options |= {name: others.pop(name) for name in ("lr", "weight_decay") if name in others}
     known = {k: v for k, v in options.items() if k in kind.__init__.__code__.co_varnames}
+    model = case.initial() if model is None else model.to(case.inputs[0].backend.name)
     given: dict[str, Any] = {"optimizer": lambda params: kind(params, **known), "steps": plan.steps,
              "batch": plan.batch or 32, "depth": len(case.hidden)}  # fmt: skip
     return Variant(what, changed, model, **(given | others))
@@ -549,7 +545,7 @@ def shallow(case: Case) -> Variant:
             if p.head[0].in_features != width:  # type: ignore[attr-defined]
                 p.head[0] = drawn(p.head[0], width, p.head[0].out_features)  # type: ignore[attr-defined]
         model = Parts(p.front, p.hidden[:1], p.head).joined()
-    return like(case, "shallow", f"1 hidden layer in place of {len(case.hidden)}", model, depth=1)
+    return like(case, f"1 hidden layer in place of {len(case.hidden)}", model, "shallow", depth=1)
 
 
 def made(case: Case, depth: int, activation: str) -> Any:
@@ -579,7 +575,7 @@ def wider(case: Case) -> Variant:
                            *(resized(m, old[i], new[i]) for m in block[1:])]  # fmt: skip
         head: Any = p.head[0]
         p.head[0] = drawn(head, new[-1], head.out_features)
-    return like(case, "wider", f"{new} units in place of {old}", p.joined())
+    return like(case, f"{new} units in place of {old}", p.joined(), "wider")
 
 
 def resized(module: Any, old: int, new: int) -> Any:
@@ -614,7 +610,7 @@ def scaled(case: Case) -> Variant:
                      for x, (mean, std) in zip(xs, scales, strict=True))  # fmt: skip
 
     test = None if case.test is None else (apply(case.test[0]), case.test[1])
-    return like(case, "scaled", "inputs of mean 0 and deviation 1", model,
+    return like(case, "inputs of mean 0 and deviation 1", model, "scaled",
                 inputs=apply(case.inputs), test=test)  # fmt: skip
 
 
@@ -758,9 +754,7 @@ def compare_depths(
         make = optimizer or (lambda parameters: optim.SGD(parameters, lr=0.1))
         variant = Variant("depth", "", model, make, steps, batch_size)
         fit(case, variant, inputs, target, steps, seed)
-        train_score = known.score(model, loss_fn, inputs, target)
-        test_score = None if case.test is None else known.score(model, loss_fn, *case.test)
-        rows.append(Depth(depth, train_score, test_score))
+        rows.append(Depth(depth, *scores(case, model)))
     if not rows:
         raise ValueError("compare_depths: at least one depth is wanted")
     return Depths(rows, known.metric)
