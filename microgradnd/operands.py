@@ -126,7 +126,7 @@ def explain(op: Any, error: Exception, arrays: list[Any]) -> Exception:
 
 def reworded(error: Exception, text: str) -> Exception:
     """Give an error of the same kind that says something else."""
-    kinds = (np.exceptions.AxisError, IndexError, ValueError, TypeError)
+    kinds = (np.exceptions.AxisError, IndexError, np.linalg.LinAlgError, ValueError, TypeError)
     return next(kind for kind in kinds if isinstance(error, kind))(text)
 
 

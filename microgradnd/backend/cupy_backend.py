@@ -243,7 +243,7 @@ class CupyBackend(Backend):
         self._note(target, Kind(0, classes, ignore_index, where))
         return (target != ignore_index).sum()
 
-    def _refuse(self, bad: Any, where: str, what: str, value: Any = None) -> None:
+    def _refuse(self, bad: Any, where: str, what: str, gaps: Any = None) -> None:
         self._note(bad, Failure(where, what))
 
     def _note(self, indices: Any, kind: Kind | Failure) -> None:

@@ -6,6 +6,7 @@ raised, for that would wait for the device: what came out is tested there, by `r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,11 +31,11 @@ def fault(where: str, what: str, place: int, batch: tuple[int, ...] | None) -> E
     return np.linalg.LinAlgError(f"{where}: {which} {what}")
 
 
-def refuse(bad: Any, where: str, what: str, value: Any = None) -> None:
-    """Raise LinAlgError for the first matrix of a batch that is bad, and say a value of it."""
+def refuse(bad: Any, where: str, what: str, gaps: Any = None) -> None:
+    """Raise LinAlgError for the first matrix of a batch that is bad, and say its smallest gap."""
     if np.any(bad):
         place = int(np.argmax(bad))
-        what += "" if value is None else f" ({np.ravel(value)[place]:.3g})"
+        what += "" if gaps is None else f" (the smallest gap is {np.ravel(gaps)[place]:.3g})"
         raise fault(where, what, place, np.shape(bad))
 
 
@@ -97,12 +98,13 @@ def functions(module: Any, refuse: Callable[..., None]) -> dict[str, Callable[..
 
     def cofactors(x: Any) -> Any:
         r"""From the singular values: :math:`U \mathrm{diag}(\prod_{j \ne i} s_j) V^T`, signed."""
-        u, s, vh = svd_factors(x, False)
+        broken = module.expand_dims(module.expand_dims(~finite(x), -1), -1)
+        u, s, vh = linalg.svd(module.where(broken, 0.0, x), full_matrices=False)
         sign = linalg.det(u) * linalg.det(vh)
         own = module.eye(s.shape[-1], dtype=bool)
         others = module.prod(module.where(own, 1.0, module.expand_dims(s, -2)), axis=-1)
         others = module.expand_dims(module.expand_dims(sign, -1) * others, -2)
-        return module.matmul(u * others, vh)
+        return module.where(broken, math.nan, module.matmul(u * others, vh))
 
     return {
         "solve": solve,

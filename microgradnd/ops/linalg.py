@@ -15,10 +15,7 @@ from .reductions import CASES, max, min, over_or_zero, spread, sum
 from .shaping import broadcast_to, copy, expand_dims, moveaxis, squeeze, swapaxes
 
 EPS = {"f": 2.0**-23, "d": 2.0**-52}
-REPEATED = (
-    "has {} within rounding of each other, where no gradient through the vectors exists; that "
-    "through the values alone does; smallest gap"
-)
+REPEATED = "has {} within rounding of each other, so no gradient through their vectors"
 
 
 def spread_values(rng, shape):
@@ -357,7 +354,9 @@ def slogdet_parts(xp, x, /):
 
 def _slogdet_gradient(xp, g, out, x):
     nothing = "is singular: the logarithm of its determinant has no gradient"
-    xp.refuse((out[1] == -float("inf")) & (g[1] != 0), "slogdet", nothing)
+    singular = out[1] == -float("inf")
+    xp.refuse(singular & (g[1] != 0), "slogdet", nothing)
+    x = xp.where(_column(xp, singular), xp.eye(x.shape[-1], dtype=x.dtype), x)
     return _column(xp, g[1]) * _t(xp, xp.inv(x))
 
 
@@ -796,9 +795,11 @@ def norm(x, ord=None, axis=None, keepdims=False):
     """
     if ord is None and axis is None:
         return euclidean(x, keepdims=keepdims)
-    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    if len(axes) not in (1, 2):
-        raise ValueError(f"norm: one axis or two have an order, got axis={axis}, shape {x.shape}")
+    axis = tuple(range(x.ndim)) if axis is None else axis
+    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    if len(axes) not in (1, 2) or (len(axes) == 2 and (axes[0] - axes[1]) % x.ndim == 0):
+        wanted = "one axis, or two different ones, have an order"
+        raise ValueError(f"norm: {wanted}, got axis={axis}, shape {x.shape}")
     if ord in (None, "fro" if len(axes) == 2 else 2):
         return euclidean(x, axis=axes, keepdims=keepdims)
     x = x if x.dtype.kind == "f" else astype(x, "float64")
