@@ -528,6 +528,18 @@ LINES = parse(r"""
     after(lambda: ns.check_indices(d([0, -4], "i8"), 3, "here"), be.synchronize)
     after(lambda: ns.check_indices(d([2, -3], "i8"), 3, "here"), be.synchronize)
     ns.einsum([d([[1.0, 2.0]]), d([[3.0, 4.0]])], "ij,kj->ik")
+    xp.lib.stride_tricks.as_strided(d([1.0, 2.0, 3.0]), (2, 2), (4, 4))
+    owner(xp.lib.stride_tricks.as_strided(a, (2, 2), (4, 4)), a)
+    xp.lib.stride_tricks.as_strided(d([1.0, 2.0, 3.0]), (2, 2), (4, 4)).reshape(4)
+    xp.matmul(d([[[1.0, 2.0]]]), d([[[3.0], [4.0]]]), out=d([[[0.0]]]))
+    ns.conv(d([[[1.0, 2.0, 4.0]]]), d([[[3.0, 1.0]]]), d([1.0]), ((1,), ((1, 0),), (1,), 1))
+    ns.conv(d(np.ones((2, 4, 3, 3))), d(np.ones((2, 2, 2, 2))), None, \
+        ((2, 1), ((1, 0), (0, 0)), (1, 2), 2)).shape
+    ns.conv_input(d([[[1.0, 2.0]]]), d([[[3.0, 1.0]]]), (3,), ((1,), ((0, 0),), (1,), 1))
+    ns.conv_weight(d([[[1.0, 2.0]]]), d([[[1.0, 2.0, 4.0]]]), (2,), ((1,), ((0, 0),), (1,), 1))
+    ns.unfold(d([[[1.0, 2.0, 4.0]]]), (2,), ((2,), ((1, 0),), (1,)), -inf)
+    ns.fold(d([[[[1.0, 2.0], [4.0, 8.0]]]]), (3,), ((1,), ((0, 0),), (1,)))
+    ns.max_and_winner(d([[[1.0, 3.0], [4.0, 4.0]]]), 2)
     be.bits((1, 2), 5, 6)
     be.bits((2**64 - 1, 0), 4 * (2**64 - 1), 5)
     be.to_numpy(d([1.0, 2.0])), be.memory()["used"] > 0, be.shares_memory(b, b[:1])

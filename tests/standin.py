@@ -781,7 +781,12 @@ def einsum(*operands, **kwargs):
 
 
 def as_strided(x, shape=None, strides=None):
-    return run("lib.stride_tricks.as_strided", np.lib.stride_tricks.as_strided, x, shape, strides)
+    """Give a view that does not say whose it is."""
+    host = np.lib.stride_tricks.as_strided
+    view = run("lib.stride_tricks.as_strided", host, x, shape, strides)
+    view.base = None
+    _pool["used"] += view.nbytes  # as it will be subtracted
+    return view
 
 
 def matrixwise(name):
