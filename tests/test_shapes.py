@@ -30,8 +30,8 @@ SAME = [
     ("inner", (np.zeros((2, 0)), np.zeros((3, 0)))), ("vdot", (NONE, NONE.T)),
     ("kron", (NONE, X)), ("kron", (ROW, ONE)), ("cross", (np.ones((0, 3)), ROW[:3])),
     ("vecdot", (ROW > 1, ROW > 0)), ("vecdot", (ROW.astype("u1") * 60, X.astype("u1"))),
-    ("pad", (ONE, 3)), ("pad", (NONE, ((1, 2), (0, 0)), "constant")),
-    ("pad", (NONE, ((0, 0), (1, 9)), "wrap")), ("pad", (ROW, 1, "constant")),
+    ("pad", (ONE, 3)), ("pad", (X, 0, "edge")), ("pad", (X > 3, ((1, 0), (2, 1), (0, 3)))),
+    ("pad", (NONE, ((1, 2), (0, 0)))), ("pad", (NONE, ((0, 0), (1, 9)), "wrap")),
     ("nonzero", (X > 7,)), ("nonzero", (NONE,)), ("where", (X > 7,)),
 ]  # fmt: skip
 

@@ -13,6 +13,8 @@ from ..registry import OVERRIDES
 from ..tape import sum_to
 from .shaping import laced, moveaxis, on_axis, reshape, roll, transpose
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # of einsum
+
 
 def _check(x, y):
     if x.ndim == 0 or y.ndim == 0:
@@ -97,7 +99,7 @@ def _labels(subscripts, shapes):
     inputs = left.split(",")
     if len(inputs) != len(shapes):
         raise ValueError(f"einsum: {subscripts!r} names {len(inputs)} operands, got {len(shapes)}")
-    spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" if c not in text]
+    spare = [c for c in LETTERS if c not in text]
     width = 0
     for labels, shape in zip(inputs, shapes, strict=True):
         if "..." in labels:
@@ -147,8 +149,7 @@ def einsum(xp, /, *xs, subscripts):
 
 def _einsum_gradients(xp, g, xs, shapes, subscripts, wanted):
     inputs, output = _labels(subscripts, shapes)
-    unused = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-              if c not in "".join(inputs)]  # fmt: skip
+    unused = [c for c in LETTERS if c not in "".join(inputs)]
     gradients = []
     for i, (labels, shape) in enumerate(zip(inputs, shapes, strict=True)):
         if not wanted[i]:
@@ -352,7 +353,9 @@ def kron(x, y):
         >>> mg.kron(x, y), mg.grad(lambda x: mg.kron(x, y).sum())(x)
         (Tensor([ 1., 10.,  2., 20.]), Tensor([11., 11.]))
     """
-    ones = (1,) * max(x.ndim, y.ndim)
-    left, right = ((1,) * (len(ones) - z.ndim) + z.shape for z in (x, y))
-    out = reshape(x, laced(left, ones)) * reshape(y, laced(ones, right))
+    n = max(x.ndim, y.ndim)
+    left, right = ((1,) * (n - z.ndim) + z.shape for z in (x, y))
+    a, b = LETTERS[:n], LETTERS[n : 2 * n]
+    subscripts = f"{a},{b}->{''.join(laced(a, b))}"
+    out = einsum(subscripts, reshape(x, left), reshape(y, right))
     return reshape(out, tuple(map(operator.mul, left, right)))
