@@ -178,3 +178,15 @@ def test_the_diagonal_of_a_matrix_is_a_view_of_it():
     d = x.diagonal()
     x[0, 0] = 7.0
     assert d.tolist() == [7.0, 4.0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int64"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_long_rows_are_added_to_the_bit_as_short_ones_are(axis, dtype):
+    rng = np.random.default_rng(0)
+    v, ids = (9 * rng.normal(size=(20, 20, 20))).astype(dtype), rng.integers(-5, 5, 20)
+    want = np.zeros((*v.shape[:axis], 5, *v.shape[axis + 1 :]), dtype)
+    key = (slice(None),) * axis
+    np.add.at(want, (*key, ids), v)
+    got = mg.scatter_add(mg.tensor(v), (*key, mg.tensor(ids)), want.shape)
+    assert got.dtype == dtype and np.array_equal(got.numpy(), want)

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import matrices, special, windows
 from .interface import Backend
-from .namespace import build
+from .namespace import ARRAY, build
 
 
 @lru_cache(256)
@@ -178,6 +178,27 @@ def max_and_winner(x: np.ndarray, axes: int = 1) -> tuple[np.ndarray, np.ndarray
     return (best, winner) if np.isfinite(best.max(initial=0)) else GENERAL.max_and_winner(x, axes)
 
 
+def scatter_add(v: np.ndarray, indices: Any, shape: Any, key: Any) -> np.ndarray:
+    """Zeros with `v` added at an index; along one axis long rows are added one by one.
+
+    That takes less than half the time of `add.at`, and gives the same bits.
+    """
+    axis = len(key) - 1
+    if (
+        key != ((None, None, None),) * axis + (ARRAY,)
+        or v.ndim != len(shape)
+        or indices[0].shape != v.shape[axis : axis + 1]
+        or indices[0].dtype.kind == "b"
+        or v.size < 256 * v.shape[axis]
+    ):
+        return GENERAL.scatter_add(v, indices, shape, key)
+    out = np.zeros(shape, v.dtype)
+    places = np.moveaxis(out, axis, 0)
+    for i, row in zip(indices[0].tolist(), np.moveaxis(v, axis, 0), strict=True):
+        places[i] += row
+    return out
+
+
 def route(x: np.ndarray, winner: np.ndarray, pieces: int) -> np.ndarray:
     """Zeros with a new last axis, and `x` at the winner's place: of a matrix by one flat index.
 
@@ -230,6 +251,7 @@ class NumpyBackend(Backend):
             pick=pick,
             max_and_winner=max_and_winner,
             route=route,
+            scatter_add=scatter_add,
             check_indices=check_indices,
             **windows.build(np, BLOCK),
             refuse=matrices.refuse,
