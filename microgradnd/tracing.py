@@ -637,8 +637,7 @@ class Anomaly:
                 if new and self.suspects:  # a formula on the tape; else its result is finite
                     raise FloatingPointError(self.suspects.popitem()[1])
                 continue
-            parents = [getattr(x, "_node", None) for x in operands]
-            told = next((self.origins[p] for p in parents if p in self.origins), "")
+            told = next((self.origins[p] for p in map(_step, operands) if p in self.origins), "")
             if new:
                 which = f"result {i}" if len(results) > 1 else "result"
                 arrays = [raw(x) for x in operands]
@@ -667,20 +666,24 @@ class Anomaly:
 
     def _entered(self, node: Node, name: str, x: Any, frame: FrameType | None) -> str:
         """Say from where a NaN comes that no operation of the block has made."""
-        parent, note = getattr(x, "_node", None), self.notes[node]
+        parent, note = _step(x), self.notes[node]
         known = find_name(x, user_frame(frame))
         what = "a constant" if type(raw(x)) in backends.BY_TYPE else "a number"
-        if parent is not None:
-            what = f"the result of {parent.op.name}" if parent.op is not None else "a leaf"
+        hint = "; what stands for something missing is replaced before, where(isnan(x), 0, x)"
+        if parent is not None and parent.op is not None:
+            what, hint = f"the result of {parent.op.name}", ""
+        elif parent is not None:
+            what = "a leaf"
+            hint = "; for a parameter, watch the steps before, or set its optimizer's on_nonfinite"
         if parent in self.notes:
             what += f" at {self.notes[parent]}, overwritten since"
         elif parent is not None and parent.op is not None:
             what += ", recorded before the block"
-        at, _ = _first_bad(raw(x) if what != "a number" else np.asarray(raw(x)), True)
+        array = raw(x)
+        at, _ = _first_bad(array if type(array) in backends.BY_TYPE else np.asarray(array), True)
         return (
             f"forward of {note.label(node.op.name)} at {note}: a NaN enters here, in {name}: "
-            f"{f'{known}, ' if known else ''}{what}, is nan{_at(at)}{note.ranges}. If it stands "
-            "for something missing, replace it before, as in where(isnan(x), 0, x)"
+            f"{f'{known}, ' if known else ''}{what}, is nan{_at(at)}{note.ranges}{hint}"
         )
 
     def gradient(self, node: Node, g: Any) -> None:
@@ -774,6 +777,12 @@ def _float_span(x: Any) -> Range | None:
     if isinstance(x, (float, np.floating)):
         return Range(float(x), float(x), int(isnan(x)))
     return None
+
+
+def _step(x: Any) -> Node | None:
+    """Give the node that made an operand: of one output of several, that of all."""
+    node: Any = getattr(x, "_node", None)
+    return node.parents[0] if node is not None and node.op is PICK else node
 
 
 def _operand_names(op: Any, n: int) -> list[str]:

@@ -84,7 +84,7 @@ FAULTS = {
          "RuntimeError: `detach()` first; `float` and `item` take one element, `repr` never fails"),
     24: ("an exception inside `no_grad`, `detect_anomaly`, `trace`, another backend or a decorator",
          "modes are as before, and the next backward works"),
-    25: ("a NaN that appears in backward",
+    25: ("a NaN that appears, in backward or before",
          "under `detect_anomaly()` a FloatingPointError: operation, line, index; else it flows"),
     26: ("sigmoid, tanh, softplus, softmax, logsumexp, cross-entropy far out and at infinity",
          "finite values or the limits, and no warning"),
@@ -606,6 +606,8 @@ def test_anomalies_are_named():
     assert f"test_faults.py:{line}" in str(error)
     with mg.detect_anomaly(), np.errstate(invalid="ignore"):
         refused(lambda: mg.sqrt(x - 2.0), FloatingPointError, "sqrt", "[0]")
+        target = mg.tensor([0.0, 1.0, np.nan])
+        refused(lambda: mg.mse(x, target), FloatingPointError, "mse", "target", "constant", "[2]")
         (x * x).sum().backward()
     assert x.grad.tolist() == [2.0, 0.0, 8.0]
 

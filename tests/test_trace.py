@@ -626,6 +626,9 @@ def test_gradients_only_as_pytorch_does():
         out = mg.relu(weight * bad)
         with pytest.raises(FloatingPointError, match=r"before: .* multiply .*: bad, a constant"):
             mg.where([True, False], out, 0.0).sum().backward()
+        first, _ = mg.split(mg.log(leaf([-1.0, 1.0])), 2)
+        with pytest.raises(FloatingPointError, match="It began before: forward of log at"):
+            mg.where([False], mg.exp(first), 0.0).sum().backward()
     assert x.grad.tolist() == [0.25, 0.0]
 
 
