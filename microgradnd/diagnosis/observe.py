@@ -27,13 +27,13 @@ from ..tape import Node, Tensor, raw, reverse, wrap
 from .evidence import BINS, Layer, LayerState, Sample
 
 #: Products whose operand may be a layer's weight.
-PRODUCTS = frozenset({"linear", "matmul", "einsum", "conv1d", "conv2d"})
-#: What z may go through on its way to the activation: bias, normalization, another shape.
+PRODUCTS = frozenset({"linear", "matmul", "einsum", "conv"})
+#: What z may go through on its way to the activation: bias, normalization, another shape, pooling.
 CARRIERS = frozenset(
     {
         "add", "subtract", "multiply", "divide", "standardize", "reshape", "expand_dims", "squeeze",
         "transpose", "swapaxes", "moveaxis", "astype", "clone", "identity", "broadcast_to",
-        "dropout",
+        "dropout", "max_pool",
     }
 )  # fmt: skip
 #: Elementwise operations that are no activation: they are there to compute something else.
@@ -54,18 +54,19 @@ class Seen:
         layer: What is known of the layer.
         number: Its place among the layers.
         z, a: Tensors.
-        slope: f'(z) as a raw array; None without activation.
+        axis: Where z has its units: 1 (channels) of a convolution, else the last axis.
+        slope: f'(z) as a raw array, units along the last axis; None without activation.
         winner: Of a Maxout: index of the winning piece per group, its groups along the last axis.
         pieces: Of a Maxout: z with groups and pieces as its last two axes.
         delta: dL/dz (of a Maxout dL/da), a raw array, as soon as backward was there.
     """
 
     __slots__ = (
-        "__weakref__", "a", "delta", "layer", "number", "pieces", "slope", "winner", "z",
+        "__weakref__", "a", "axis", "delta", "layer", "number", "pieces", "slope", "winner", "z",
     )  # fmt: skip
 
-    def __init__(self, layer: Layer, number: int, z: Tensor):
-        self.layer, self.number, self.z, self.a = layer, number, z, z
+    def __init__(self, layer: Layer, number: int, z: Tensor, axis: int = -1):
+        self.layer, self.number, self.z, self.a, self.axis = layer, number, z, z, axis
         self.slope: Any = None
         self.winner: Any = None
         self.pieces: Any = None
@@ -165,18 +166,21 @@ class Watcher:
         return node.serial if node.op is None and len(node.shape) > 1 and known else None
 
     def _product(self, weight: int, node: Node, operands: Any, result: Tensor) -> None:
+        made: Any = result._node
+        axis = 1 if made.op.name == "conv" else -1
+        units = result.shape[axis] if result.ndim else 1
         if weight not in self.numbers:
             self.numbers[weight] = number = len(self.layers)
             name = self.names.get(weight, f"weight_{number}")
             place = name.rpartition(".")[0] or name
-            self.layers.append(Layer(place, name, units=result.shape[-1] if result.ndim else 1))
+            self.layers.append(Layer(place, name, units=units))
             tensor = next((x for x in operands if getattr(x, "_node", None) is node), None)
             self.weights.append(tensor)
-            self.layers[number].fan_in = _fan_in(tensor, result)
+            self.layers[number].fan_in = _fan_in(tensor, units if result.ndim else 0)
         number = self.numbers[weight]
-        seen = Seen(self.layers[number], number, result)
+        seen = Seen(self.layers[number], number, result, axis)
         self.seen.append(seen)
-        self.carried[result._node.serial] = [seen]
+        self.carried[made.serial] = [seen]
 
     def _activation(self, carried: list[Seen], node: Node, result: Tensor) -> None:
         with no_grad():
@@ -187,7 +191,10 @@ class Watcher:
                 seen.layer.activation = node.op.name
                 seen.a = result
                 z = seen.z._node
-                seen.slope = next((g for p, g in pulled if p is z), None)
+                slope = next((g for p, g in pulled if p is z), None)
+                if slope is not None and seen.axis == 1 and slope.ndim > 2:
+                    slope = of(slope).xp.moveaxis(slope, 1, -1)
+                seen.slope = slope
         # What z is used for afterwards (x * sigmoid(x)) is no other activation of it.
 
     def _maxout(
@@ -205,12 +212,9 @@ class Watcher:
                 seen.a, seen.pieces, seen.winner = result, grouped, winner
 
 
-def _fan_in(weight: Tensor | None, result: Tensor) -> int:
+def _fan_in(weight: Tensor | None, units: int) -> int:
     """Count the inputs of one unit: `linear` has (out, in), a product with W has (in, out)."""
-    if weight is None or not result.ndim:
-        return 0
-    units = result.shape[-1]
-    return weight.size // units if units and weight.size % units == 0 else 0
+    return weight.size // units if weight is not None and units and not weight.size % units else 0
 
 
 # ------------------------------------------------------------------------------------ numbers

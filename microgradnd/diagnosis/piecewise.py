@@ -79,6 +79,7 @@ class Follower:
         who: The caller's name, for errors.
 
     Attributes:
+        input: The rows.
         place: The name of the last module with parameters, while the model runs.
     """
 
@@ -103,7 +104,7 @@ class Follower:
         """
         x = asarray(self.backend.asarray(np.asarray(rows, np.float64))).requires_grad_()
         assert x._node is not None
-        self.data, self.hear, self.place = {x._node.serial}, hear, ""
+        self.input, self.data, self.hear, self.place = x, {x._node.serial}, hear, ""
         with untouched(self.original), Switch(watch=self, recording=True):
             output = self.model(x)
         if not isinstance(output, Tensor) or output.shape[:1] != x.shape[:1]:
@@ -140,11 +141,3 @@ class Follower:
     def after(self) -> str:
         """Where an operation is, as text for errors."""
         return f" (after {self.place})" if self.place else ""
-
-
-def slope(node: Node, result: Tensor, x: Any) -> Any:
-    """Give the derivative of an elementwise operation to what depends on the data."""
-    xp = of(result._array).xp
-    pulled = node.op.pull(node, xp.ones_like(result._array), xp, False)
-    g = next(g for parent, g in pulled if parent is getattr(x, "_node", None))
-    return host(g)

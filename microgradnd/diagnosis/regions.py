@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ import numpy as np
 from ..backend import named
 from ..extras import Drawable
 from ..random import Generator
-from ..tape import raw
-from .piecewise import CHOICES, KINKS, Follower, host, rivals, slope
+from ..tape import raw, reverse, wrap
+from .piecewise import CHOICES, KINKS, Follower, host, rivals
 from .tables import bar, table
 
 #: Regions whose share of the line or of the plane is smaller are rounding.
@@ -171,37 +172,34 @@ class _Network:
         """Give the network's output at points."""
         return self._run(places, lambda *step: None)
 
+    def choices(self, places: Any, number: int | None = None) -> list[tuple[str, Any]]:
+        """Give name and `rivals` of every operation that chooses, or only of that number."""
+        found: list[tuple[str, Any]] = []
+        met = count()
+
+        def hear(node: Any, operands: Any, result: Any, residuals: Any, attrs: Any) -> None:
+            name = node.op.name
+            if (name in KINKS or name in CHOICES) and number in (None, next(met)):
+                place = f"{self.follower.place} {name}".lstrip()
+                found.append((place, rivals(name, operands, attrs)))
+
+        self._run(places, hear)
+        return found
+
     def values(self, places: Any, number: int) -> tuple[Any, str]:
         """Give what the operation of that number chooses from, (points, units, k), and its name."""
-        found: list[Any] = []
-        name = ""
-        for start in range(0, len(places), ROWS):
-            met = 0
-
-            def hear(node: Any, operands: Any, result: Any, residuals: Any, attrs: Any) -> None:
-                nonlocal met, name
-                if node.op.name in KINKS or node.op.name in CHOICES:
-                    if met == number:
-                        found.append(rivals(node.op.name, operands, attrs))
-                        name = f"{self.follower.place} {node.op.name}".lstrip()
-                    met += 1
-
-            self._run(places[start : start + ROWS], hear)
-        return (np.concatenate(found) if found else None), name
+        parts = [self.choices(places[i : i + ROWS], number) for i in range(0, len(places), ROWS)]
+        options = [values for part in parts for _, values in part]
+        return (np.concatenate(options), parts[0][0][0]) if options else (None, "")
 
     def patterns(self, places: Any) -> Any:
         """Give a number for what all units choose at each point: equal for equal choices."""
         sums = np.zeros(len(places), np.uint64)
         for start in range(0, len(places), ROWS):
-            part = slice(start, start + ROWS)
-            bits = Generator(0).bits
-
-            def hear(node: Any, operands: Any, result: Any, residuals: Any, attrs: Any) -> None:
-                if node.op.name in KINKS or node.op.name in CHOICES:
-                    won = rivals(node.op.name, operands, attrs).argmax(axis=-1).astype(np.uint64)
-                    sums[part] += won @ bits(won.shape[1], named("numpy"))  # noqa: B023 (it is called at once)
-
-            self._run(places[part], hear)
+            part, bits = slice(start, start + ROWS), Generator(0).bits
+            for _, options in self.choices(places[part]):
+                won = options.argmax(axis=-1).astype(np.uint64)
+                sums[part] += won @ bits(won.shape[1], named("numpy"))
         return sums
 
     def cut(self, start: Any) -> tuple[list[Any], dict[float, str]]:
@@ -375,67 +373,52 @@ def active_subnetwork(model: Any, x: Any) -> Thin:
     """
     x = np.asarray(host(raw(x)))
     try:
-        return _Chain(Follower(model, "active_subnetwork"), x).thin
+        return Thin(*_Chain(Follower(model, "active_subnetwork"), x).layers())
     except ValueError as error:
         error.add_note(f"active_subnetwork: x was taken as one example of shape {x.shape}")
         raise
 
 
 class _Chain:
-    """Follows one example, and keeps the current values as an affine map of the layer before.
+    """Follows one example; a layer begins at each product, and takes what comes before the first.
 
-    The values `kept` are rows @ (the layer before) + bias; the others are the numbers `fixed`.
+    Attributes:
+        names, activations: Of the layers.
+        ends: The tensors between them, from the input on.
     """
 
     def __init__(self, follower: Follower, x: Any):
-        n, self.shape = x.size, x.shape
-        self.follower, self.layers = follower, list[ThinLayer]()
-        self.kept, self.fixed = np.arange(n), np.zeros(n)
-        self.rows, self.bias = np.eye(n), np.zeros(n)
-        self.name = self.activation = ""
+        self.follower, self.shape = follower, x.shape
+        self.names: list[str] = []
+        self.activations = ["none"]
         self.last: Any = None
-        output = follower.run(x[None], self.hear)[0]
-        rows = np.zeros((len(self.fixed), self.rows.shape[1]))
-        rows[self.kept], self.fixed[self.kept] = self.rows, self.bias
-        self.kept, self.rows, self.bias = np.arange(len(self.fixed)), rows, self.fixed
-        self._end()
-        self.thin = Thin(self.layers, output.shape)
+        self.ends: list[Any] = []
+        follower.run(x[None], self.hear)
 
     def hear(self, node: Any, operands: Any, result: Any, residuals: Any, attrs: Any) -> None:
         """Take the next operation."""
-        op = node.op
+        op, data = node.op, self.follower.data
         nodes = [getattr(x, "_node", None) for x in operands]
-        of_data = [i for i, n in enumerate(nodes) if n is not None and n.serial in
-                   self.follower.data]  # fmt: skip
+        of_data = [i for i, n in enumerate(nodes) if n is not None and n.serial in data]
         x = operands[of_data[0]]
-        if len(of_data) > 1 or self.last not in (None, x._node):
+        if len(of_data) > 1 or (self.last is not None and self.last._node is not x._node):
             raise self._refused(f"{op.name} joins or leaves a branch")
-        self.last = node
         if op.name in ("linear", "matmul") and x.ndim > 2:
             raise ValueError(
                 f"active_subnetwork: one example is wanted, and {op.name} got several rows of what "
                 f"was given, of shape {self.shape}; of a batch give one example, x[0]"
             )
         if op.name in ("linear", "matmul") and of_data == [0] and x.ndim == 2:
-            weight = host(raw(operands[1]))
-            bias = host(raw(operands[2])) if len(operands) > 2 and operands[2] is not None else 0.0
-            self._product(weight if op.name == "linear" else weight.T, bias)
-        elif op.name == "maxout":
-            axis, k = attrs.get("axis", -1), attrs["pieces"]
-            numbers = np.moveaxis(np.arange(x.size).reshape(x.shape), axis, -1)
-            numbers = numbers.reshape(*numbers.shape[:-1], -1, k)
-            won = host(residuals[0]).astype(np.int64)[..., None]
-            chosen = np.take_along_axis(numbers, won, axis=-1)[..., 0]
-            self._choose(np.moveaxis(chosen, -1, axis).reshape(-1))
-            self.activation = op.name
-        elif op.elementwise and x.shape == result.shape:
-            z, a = host(raw(x)).reshape(-1), host(raw(result)).reshape(-1)
-            steepness = slope(node, result, x).reshape(-1)
-            self._scale(steepness, a - steepness * z)
+            if self.names:
+                self.ends.append(x)
+                self.activations.append("none")
+            self.names.append(self.follower.place or str(len(self.names)))
+        elif op.name == "maxout" or (op.elementwise and x.shape == result.shape):
             if op.name in KINKS or op.name in CHOICES:
-                self.activation = op.name
+                self.activations[-1] = op.name
         elif op.name not in ("reshape", "squeeze", "expand_dims", "copy"):
             raise self._refused(f"{op.name} is none of them")
+        self.last = result
 
     def _refused(self, why: str) -> ValueError:
         return ValueError(
@@ -443,35 +426,28 @@ class _Chain:
             f"is wanted; {why}{self.follower.after}"
         )
 
-    def _product(self, weight: Any, bias: Any) -> None:
-        fixed = np.delete(np.arange(len(self.fixed)), self.kept)
-        bias = weight[:, fixed] @ self.fixed[fixed] + bias
-        rows = weight[:, self.kept]
-        if self.name:
-            self._end()
-        else:  # what comes before the first layer is folded into it
-            bias, rows = rows @ self.bias + bias, rows @ self.rows
-        self.name, self.activation = self.follower.place or str(len(self.layers)), "none"
-        self.kept, self.fixed = np.arange(len(weight)), np.zeros(len(weight))
-        self.rows, self.bias = rows, bias
+    def layers(self) -> tuple[list[ThinLayer], tuple[int, ...]]:
+        """Give the layers, and the shape of the output."""
+        begin = self.follower.input
+        end = begin if self.last is None else self.last
+        ends = [begin, *self.ends, end]
+        found, before = [], np.arange(ends[0].size)
+        for name, activation, (a, b) in zip(self.names or [""], self.activations, pairwise(ends),
+                                            strict=True):  # fmt: skip
+            rows = _jacobian(b, a)[:, before]
+            kept = np.flatnonzero(rows.any(axis=1) | (b is end))
+            x, y = (host(raw(t)).reshape(-1) for t in (a, b))
+            weight, bias = rows[kept], y[kept] - rows[kept] @ x[before]
+            found.append(ThinLayer(name, activation, kept, b.size, weight, bias))
+            before = kept
+        return found, end.shape[1:]
 
-    def _end(self) -> None:
-        self.layers.append(ThinLayer(self.name, self.activation, self.kept, len(self.fixed),
-                                     self.rows, self.bias))  # fmt: skip
 
-    def _scale(self, steepness: Any, shift: Any) -> None:
-        d, o = steepness[self.kept], shift[self.kept]
-        self.fixed = steepness * self.fixed + shift
-        self.rows, self.bias = d[:, None] * self.rows, d * self.bias + o
-        self._only(d != 0)
-
-    def _choose(self, numbers: Any) -> None:
-        where = np.full(len(self.fixed), -1)
-        where[self.kept] = np.arange(len(self.kept))
-        self.fixed, where = self.fixed[numbers], where[numbers]
-        self.kept = np.flatnonzero(where >= 0)
-        self.rows, self.bias = self.rows[where[self.kept]], self.bias[where[self.kept]]
-
-    def _only(self, alive: Any) -> None:
-        self.fixed[self.kept] = self.bias
-        self.kept, self.rows, self.bias = self.kept[alive], self.rows[alive], self.bias[alive]
+def _jacobian(y: Any, x: Any) -> Any:
+    """Give the derivatives of all numbers of y to all of x, (y.size, x.size)."""
+    rows, target = np.zeros((y.size, x.size)), frozenset({x._node.serial})
+    for i in range(y.size):
+        one = y.backend.asarray(np.reshape(np.arange(y.size) == i, y.shape).astype(np.float64))
+        for _, g in reverse([(y._node, wrap(one))], taped=False, targets=target):
+            rows[i] = host(raw(g)).reshape(-1)
+    return rows
