@@ -605,6 +605,7 @@ round.vjp(x=_flat)
     elementwise=True,
     numpy=np.nan_to_num,
     dtypes="fiub",
+    variants=({}, {"nan": 1.0, "posinf": 2.0, "neginf": -2.0}),
     conventions=(
         ("nan_to_num", ([math.nan, math.inf, -math.inf, 2.0],), {}, ([0.0, 0.0, 0.0, 1.0],)),
     ),
