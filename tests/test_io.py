@@ -484,6 +484,7 @@ def test_bfloat16_becomes_float32_exactly(path):
 
 # --- damaged files
 
+
 def test_a_missing_file_is_the_systems_error(path):
     with pytest.raises(FileNotFoundError):
         load(path)
