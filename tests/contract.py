@@ -595,6 +595,43 @@ LINES = parse(r"""
     xp.tensordot(d([[1, 2]]), d([[3], [4]]), 1), xp.dot(d([1, 2]), d([3, 4])), xp.outer(d([1, \
         2]), d([3]))
 
+    # cupy/linalg/_solve.py
+    xp.linalg.solve(d([[2, 0], [0, 4]]), d([2, 4])), xp.linalg.solve(d([[2]], "f8"), d([[1, 2]]))
+    xp.linalg.solve(d([[[2]], [[4]]]), d([[[8]], [[8]]]))
+    xp.linalg.solve(d([[[2]], [[4]]]), d([8]))
+    xp.linalg.solve(d(np.ones((0, 2, 2))), d(np.ones((0, 2, 1)))).shape
+    kind(lambda: xp.linalg.solve(d(np.ones((2, 1, 1))), d(np.ones((1, 1)))))
+    kind(lambda: xp.linalg.solve(d([[1]], "f2"), d([[1]], "f2")))
+    xp.isfinite(xp.linalg.solve(d([[1, 2], [2, 4]]), d([1, 1]))).all()
+    xp.isfinite(xp.linalg.solve(d([[[1]], [[0]]]), d([[[1]], [[1]]])))
+
+    # cupy/linalg/_decomposition.py
+    xp.linalg.cholesky(d([[4, 2], [2, 5]])), xp.linalg.cholesky(d([[[4]], [[9]]]))
+    (xp.diagonal(xp.linalg.cholesky(d([[1, 2], [2, 1]])), 0, -2, -1) > 0).all()
+    xp.diagonal(xp.linalg.cholesky(d([[[4]], [[-9]]])), 0, -2, -1) > 0
+    [x.shape for x in xp.linalg.qr(d(np.ones((3, 2))))], \
+        [x.shape for x in xp.linalg.qr(d(np.ones((2, 2, 3))), mode="complete")]
+    [x.shape for x in xp.linalg.svd(b)], [x.shape for x in xp.linalg.svd(b, full_matrices=False)]
+    xp.linalg.svd(d([[3, 0], [0, -4]]), full_matrices=False)[1], \
+        [x.shape for x in xp.linalg.svd(d(np.ones((2, 4, 3))), full_matrices=False)]
+    [x.shape for x in xp.linalg.svd(d(np.ones((2, 0, 3))), full_matrices=False)]
+    xp.isfinite(xp.linalg.svd(d([[math.nan]]), full_matrices=False)[1])
+
+    # cupy/linalg/_eigenvalue.py
+    xp.linalg.eigh(d([[2, 9], [0, 1]]), "L")[0], xp.linalg.eigh(d([[2, 9], [0, 1]]).T, "U")[0]
+    [x.shape for x in xp.linalg.eigh(d(np.ones((2, 3, 3))), "L")]
+
+    # cupy/linalg/_norms.py
+    xp.linalg.det(d([[2, 1], [1, 2]])), xp.linalg.slogdet(d([[2, 1], [4, 2]]))
+    xp.linalg.det(d([[[2]], [[0]]])), xp.linalg.slogdet(d([[[1]], [[-1]]]))
+    xp.linalg.det(d(np.ones((0, 0)))), xp.linalg.slogdet(d(np.ones((2, 0, 0))))
+
+    # NUMPY
+    ns.inv(d([[2, 0], [0, 4]])), ns.solve(d([[[2]], [[4]]]), d([[8]])), ns.solve(d([[2]]), d([8]))
+    ns.cofactors(d([[2, 1], [4, 2]])), ns.det(d([[2, 1], [1, 2]])), ns.slogdet_parts(d([[2]]))
+    ns.cholesky(d([[4]])), ns.qr_factors(d([[-2]]), "reduced"), ns.svd_factors(d([[2]]), True)[1]
+    ns.eigh_factors(d([[2, 0], [0, 1]]), "L")[0], ns.refuse(d([0, 0], "?"), "where", "what")
+
     # NUMPY
     xp.zeros((2, 1)), xp.ones(2, "f4"), xp.full((2,), 7), xp.full((), 1.5), xp.full(2, 1, "f2")
     xp.zeros_like(b).shape, xp.ones_like(d([1], "i4")), xp.full_like(d([1, 2]), 3), \
