@@ -36,14 +36,14 @@ CHOICES = frozenset({"maximum", "maxout", "minimum"})
 #: Affine in the data, if the other operands are constants.
 AFFINE = frozenset(
     {
-        "add", "astype", "broadcast_to", "concatenate", "copy", "cumsum", "divide", "einsum",
-        "expand_dims", "flip", "getitem", "identity", "linear", "matmul", "mean", "moveaxis",
+        "add", "astype", "broadcast_to", "concatenate", "conv", "copy", "cumsum", "divide",
+        "einsum", "expand_dims", "flip", "getitem", "identity", "linear", "matmul", "mean", "moveaxis",
         "multiply", "negative", "positive", "reshape", "split", "squeeze", "stack", "subtract",
-        "sum", "swapaxes", "take", "transpose",
+        "sum", "swapaxes", "take", "transpose", "unfold",
     }
 )  # fmt: skip
 #: Of these, those that are no longer affine when two operands depend on the data.
-PRODUCTS = frozenset({"divide", "einsum", "linear", "matmul", "multiply"})
+PRODUCTS = frozenset({"conv", "divide", "einsum", "linear", "matmul", "multiply"})
 
 
 def host(array: Any) -> Any:
