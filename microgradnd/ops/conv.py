@@ -26,13 +26,14 @@ from .shaping import expand_dims, squeeze
 # ----------------------------------------------------------------------------- geometry
 
 
-def _each(name, what, value, n, least=1):
+def _each(what, value, n, least=1):
     """One number for each of n spatial axes."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
     whole = [hasattr(v, "__index__") and not isinstance(v, bool) and v >= least for v in values]
     if len(values) != n or not all(whole):
-        raise ValueError(f"{name}: {what} must be an integer of at least {least}, or {n} of them, "
-                         f"got {value!r}")  # fmt: skip
+        raise ValueError(
+            f"{what} must be an integer of at least {least}, or {n} of them, got {value!r}"
+        )
     return tuple(map(operator.index, values))
 
 
@@ -40,22 +41,22 @@ def _reach(kernel, dilation):
     return [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
 
 
-def _geometry(name, space, kernel, stride, padding, dilation, ceil_mode=False):
+def _geometry(space, kernel, stride, padding, dilation, ceil_mode=False):
     """`(stride, padding, dilation)` with a number, or a pair, for each axis."""
     n = len(space)
-    stride, dilation = _each(name, "stride", stride, n), _each(name, "dilation", dilation, n)
+    stride, dilation = _each("stride", stride, n), _each("dilation", dilation, n)
     reach = _reach(kernel, dilation)
     if isinstance(padding, str):
         if padding not in ("same", "valid") or (padding == "same" and set(stride) != {1}):
-            raise ValueError(f"{name}: padding must be numbers, 'valid' or (with stride 1) 'same', "
-                             f"got {padding!r} with stride {stride}")  # fmt: skip
+            raise ValueError("padding must be numbers, 'valid' or (with stride 1) 'same', got "
+                             f"{padding!r} with stride {stride}")  # fmt: skip
         grow = [r - 1 if padding == "same" else 0 for r in reach]
         pairs = [(m // 2, m - m // 2) for m in grow]
     else:
-        pairs = [(p, p) for p in _each(name, "padding", padding, n, 0)]
+        pairs = [(p, p) for p in _each("padding", padding, n, 0)]
     if any(r > a + size + b for r, size, (a, b) in zip(reach, space, pairs, strict=True)):
-        raise ValueError(f"{name}: a kernel that reaches over {tuple(reach)} does not fit an input "
-                         f"of {space}, padded by {tuple(pairs)}")  # fmt: skip
+        raise ValueError(f"a kernel that reaches over {tuple(reach)} does not fit an input of "
+                         f"{space}, padded by {tuple(pairs)}")  # fmt: skip
     if ceil_mode:
         for i, (r, size, (a, b), s) in enumerate(zip(reach, space, pairs, stride, strict=True)):
             last = -((a + size + b - r) // -s)  # a last window may reach out, but begins inside
@@ -64,11 +65,12 @@ def _geometry(name, space, kernel, stride, padding, dilation, ceil_mode=False):
     return stride, tuple(pairs), dilation
 
 
-def _batched(name, n, x):
+def _batched(n, x):
     """The input as a batch, and whether it was one."""
     if x.ndim not in (n + 1, n + 2):
-        raise ValueError(f"{name}: an input (N, C, {', '.join('HW'[-n:])}) or without N is wanted, "
-                         f"got shape {x.shape}")  # fmt: skip
+        raise ValueError(
+            f"an input (N, C, {', '.join('HW'[-n:])}) or without N is wanted, got shape {x.shape}"
+        )
     return (x, True) if x.ndim == n + 2 else (expand_dims(x, 0), False)
 
 
@@ -183,18 +185,18 @@ conv_weight.vjp(
 )
 
 
-def _convolve(name, n, x, weight, bias, stride, padding, dilation, groups):
-    x, batched = _batched(name, n, x)
-    (groups,) = _each(name, "groups", groups, 1)
+def _convolve(n, x, weight, bias, stride, padding, dilation, groups):
+    x, batched = _batched(n, x)
+    (groups,) = _each("groups", groups, 1)
     if weight.ndim != n + 2 or x.shape[1] != weight.shape[1] * groups:
-        raise ValueError(f"{name}: an input of shape {x.shape} for a weight of {weight.shape}; the "
-                         f"weight must be (O, C / groups, {n} sizes), groups={groups}")  # fmt: skip
+        raise ValueError(f"an input of shape {x.shape} for a weight of {weight.shape}; the weight "
+                         f"must be (O, C / groups, {n} sizes), groups={groups}")  # fmt: skip
     if weight.shape[0] % groups:
-        raise ValueError(f"{name}: {weight.shape[0]} channels do not divide into {groups} groups")
+        raise ValueError(f"{weight.shape[0]} channels do not divide into {groups} groups")
     bias = bias if bias is None or isinstance(bias, Tensor) else identity(bias)
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"{name}: a bias of shape {bias.shape} for a weight of {weight.shape}")
-    how = _geometry(name, x.shape[2:], weight.shape[2:], stride, padding, dilation)
+        raise ValueError(f"a bias of shape {bias.shape} for a weight of {weight.shape}")
+    how = _geometry(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     return _as_given(conv(x, weight, bias, (*how, groups)), batched)
 
 
@@ -219,7 +221,7 @@ def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         >>> mg.conv1d(x, w), mg.grad(lambda x: mg.conv1d(x, w).sum())(x)
         (Tensor([[[1., 2.]]]), Tensor([[[-1.,  0.,  1.]]]))
     """
-    return _convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
+    return _convolve(1, x, weight, bias, stride, padding, dilation, groups)
 
 
 @composite(
@@ -259,7 +261,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         >>> mg.conv2d(x, w).tolist(), mg.grad(lambda w: mg.conv2d(x, w).sum())(w).tolist()
         ([[[[-4.0, -4.0], [-4.0, -4.0]]]], [[[[8.0, 12.0], [20.0, 24.0]]]])
     """
-    return _convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+    return _convolve(2, x, weight, bias, stride, padding, dilation, groups)
 
 
 # ----------------------------------------------------------------------------- windows
@@ -369,28 +371,28 @@ def _to_winners(xp, g, winner, shapes, kernel, how):
 max_pool.vjp(x=_to_winners)
 
 
-def _pooled(name, n, x, kernel_size, stride, padding, dilation, ceil_mode):
+def _pooled(n, x, kernel_size, stride, padding, dilation, ceil_mode):
     """The batch, whether it was one, the kernel, and how it goes."""
-    x, batched = _batched(name, n, x)
-    kernel = _each(name, "kernel_size", kernel_size, n)
-    if any(2 * p > k for p, k in zip(_each(name, "padding", padding, n, 0), kernel, strict=True)):
-        raise ValueError(f"{name}: padding must be at most half of the kernel, got {padding!r} for "
+    x, batched = _batched(n, x)
+    kernel = _each("kernel_size", kernel_size, n)
+    if any(2 * p > k for p, k in zip(_each("padding", padding, n, 0), kernel, strict=True)):
+        raise ValueError(f"padding must be at most half of the kernel, got {padding!r} for "
                          f"a kernel of {kernel}")  # fmt: skip
     stride = kernel if stride is None else stride
     return x, batched, kernel, _geometry(
-        name, x.shape[2:], kernel, stride, padding, dilation, ceil_mode
+        x.shape[2:], kernel, stride, padding, dilation, ceil_mode
     )
 
 
-def _largest(name, n, x, *options):
-    x, batched, kernel, how = _pooled(name, n, x, *options)
+def _largest(n, x, *options):
+    x, batched, kernel, how = _pooled(n, x, *options)
     return _as_given(max_pool(x, kernel, how), batched)
 
 
-def _average(name, n, x, kernel_size, stride, padding, ceil_mode, count_include_pad):
-    x, batched, kernel, how = _pooled(name, n, x, kernel_size, stride, padding, 1, ceil_mode)
+def _average(n, x, kernel_size, stride, padding, ceil_mode, count_include_pad):
+    x, batched, kernel, how = _pooled(n, x, kernel_size, stride, padding, 1, ceil_mode)
     seen, axes = unfold.bare(x, kernel, how), tuple(range(-n, 0))
-    pads = _each(name, "padding", padding, n, 0)
+    pads = _each("padding", padding, n, 0)
     own = pads if count_include_pad else (0,) * n  # padding that counts
     rest = tuple((a - o, b - o) for (a, b), o in zip(how[1], own, strict=True))
     if not any(map(any, rest)):
@@ -414,7 +416,7 @@ def max_pool1d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fal
         >>> mg.max_pool1d(x, 2), mg.grad(lambda x: mg.max_pool1d(x, 2).sum())(x)
         (Tensor([[[3., 3.]]]), Tensor([[[0., 1., 1., 0.]]]))
     """
-    return _largest("max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode)
+    return _largest(1, x, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 @composite(
@@ -443,7 +445,7 @@ def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fal
         >>> mg.max_pool2d(x, 2).tolist(), mg.grad(lambda x: mg.max_pool2d(x, 2).sum())(x).tolist()
         ([[[[3.0]]]], [[[[0.0, 1.0], [0.0, 0.0]]]])
     """
-    return _largest("max_pool2d", 2, x, kernel_size, stride, padding, dilation, ceil_mode)
+    return _largest(2, x, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 @composite(
@@ -459,7 +461,7 @@ def avg_pool1d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
         >>> mg.avg_pool1d(x, 2), mg.grad(lambda x: mg.avg_pool1d(x, 2).sum())(x)
         (Tensor([[[2. , 2.5]]]), Tensor([[[0.5, 0.5, 0.5, 0.5]]]))
     """
-    return _average("avg_pool1d", 1, x, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    return _average(1, x, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
 @composite(
@@ -492,7 +494,7 @@ def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
         >>> mg.avg_pool2d(x, 2).tolist(), mg.grad(lambda x: mg.avg_pool2d(x, 2).sum())(x).tolist()
         ([[[[2.25]]]], [[[[0.25, 0.25], [0.25, 0.25]]]])
     """
-    return _average("avg_pool2d", 2, x, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    return _average(2, x, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
 @composite(
@@ -514,10 +516,9 @@ def adaptive_avg_pool2d(x, output_size):
         >>> mg.grad(lambda x: mg.adaptive_avg_pool2d(x, 1).sum())(mg.ones((1, 2, 2))).tolist()
         [[[0.25, 0.25], [0.25, 0.25]]]
     """
-    size = _each("adaptive_avg_pool2d", "output_size", output_size, 2)
+    size = _each("output_size", output_size, 2)
     space = x.shape[-2:]
     if len(space) < 2 or any(n % m for n, m in zip(space, size, strict=True)):
-        raise ValueError(f"adaptive_avg_pool2d: an input of shape {x.shape} does not divide into "
-                         f"{size} equal parts")  # fmt: skip
+        raise ValueError(f"an input of shape {x.shape} does not divide into {size} equal parts")
     kernel = tuple(n // m for n, m in zip(space, size, strict=True))
-    return _average("adaptive_avg_pool2d", 2, x, kernel, None, 0, False, True)
+    return _average(2, x, kernel, None, 0, False, True)
