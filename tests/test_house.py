@@ -106,7 +106,7 @@ def test_the_top_level_shows_what_it_should():
 
 
 WITHOUT_EXAMPLE = ("identity", "positive", "setitem", "route", "collect",
-                   "conv_input", "conv_weight", "cofactors", "eigh_factors", "qr_factors",
+                   "conv_input", "conv_weight", "cofactors", "eigh_factors", "euclidean", "qr_factors",
                    "slogdet_parts", "svd_factors")  # not for users' calls
 
 

@@ -105,6 +105,10 @@ SELECTIONS = {
     "max": (((3, 4),), {"axis": 1}),
     "min": (((3, 4),), {"axis": 0}),
     "maxout": (((2, 6),), {"pieces": 3}),
+    "fmax": (((4,), (4,)), {}),
+    "fmin": (((4,), (4,)), {}),
+    "sort": (((3, 4),), {"axis": 0}),
+    "median": (((3, 4),), {"axis": 1}),
 }
 
 
@@ -158,7 +162,7 @@ def test_reductions_of_nothing(name):
     if name in ("max", "min", "logsumexp"):
         with pytest.raises(ValueError, match=f"{name}: an empty axis"):
             testing.results(op, [x], {"axis": 0})
-    elif name in ("sum", "prod", "any", "all", "norm"):
+    elif name in ("sum", "prod", "any", "all", "euclidean"):
         assert testing.results(op, [x], {"axis": 0})[0].shape == (3,)
         for g in testing.gradients(op, [x], {"axis": 0}):
             assert g.shape == (0, 3)

@@ -232,7 +232,7 @@ def chains(path, roots):
 def test_every_name_of_cupy_in_our_code_exists():
     backend = ROOT / "microgradnd" / "backend"
     names = chains(backend / "cupy_backend.py", ["self.module", "module", "cupy"])
-    for name in ("namespace.py", "windows.py"):
+    for name in ("namespace.py", "matrices.py", "windows.py"):
         names |= chains(backend / name, ["module"])
     for path in (ROOT / "benchmarks").glob("*.py"):
         names |= chains(path, ["cupy", "cp"])

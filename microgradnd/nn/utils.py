@@ -103,7 +103,7 @@ def max_norm_(weight: Tensor, max_norm: float, axis: int = 1) -> Tensor:
     """
     if not max_norm > 0.0:
         raise ValueError(f"max_norm_: max_norm must be positive, got {max_norm}")
-    norm = REGISTRY["norm"](weight, axis=axis, keepdims=True)
+    norm = REGISTRY["euclidean"](weight, axis=axis, keepdims=True)
     weight *= max_norm / REGISTRY["maximum"](norm, max_norm)
     return weight
 

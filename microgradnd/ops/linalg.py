@@ -724,21 +724,15 @@ def svdvals(x):
 
 
 @primitive(
+    space="linalg",
     cases=CASES[:-2],
     kind="reduction",
     reference=lambda x, axis=None, keepdims=False: np.sqrt(
         np.sum(x * x, axis=axis, keepdims=keepdims)
     ),
-    conventions=(("norm at 0", ([0.0, 0.0],), {}, ([0.0, 0.0],)),),
 )
 def euclidean(xp, x, /, axis=None, keepdims=False):
-    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0.
-
-    Example:
-        >>> import microgradnd as mg
-        >>> mg.value_and_grad(mg.euclidean)(mg.tensor([3.0, 4.0]))
-        (Tensor(5.), Tensor([0.6, 0.8]))
-    """
+    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0."""
     x = x if x.dtype.kind == "f" else xp.astype(x, "float64")  # squares of small integers wrap
     return xp.sqrt(xp.sum(x * x, axis=axis, keepdims=keepdims))
 
