@@ -32,7 +32,8 @@ ROUTING = {
     "reshape", "transpose", "swapaxes", "moveaxis", "expand_dims", "squeeze", "broadcast_to",
     "concatenate", "stack", "split", "flip", "copy", "getitem", "setitem", "take",
     "take_along_axis", "collect", "route", "max", "min", "maxout", "mfm", "relu", "relu6", "crelu",
-    "hard_tanh", "hardshrink", "threshold",
+    "hard_tanh", "hardshrink", "threshold", "fmax", "fmin", "floor", "ceil", "trunc", "rint",
+    "nan_to_num", "sort", "topk",
 }  # fmt: skip
 OTHER = [np.dtype(bool), np.dtype("int64")]  # of comparisons and of argmax
 SUMMED = {"broadcast_to", "getitem", "take", "take_along_axis"}
