@@ -769,7 +769,7 @@ def logaddexp(xp, x, y, /):
 
 
 def _share(xp, x, y, scale=1.0):
-    """:math:`e^x / (e^x + e^y) = \\sigma(x - y)` (or of powers), a half at the same infinity."""
+    r""":math:`e^x / (e^x + e^y) = \sigma(x - y)` (or of powers), a half at the same infinity."""
     lead = x - y
     return xp.sigmoid(scale * xp.where((lead != lead) & (x == y), 0.0, lead))
 
