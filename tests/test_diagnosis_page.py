@@ -98,7 +98,7 @@ def test_what_is_missing_is_said():
 def test_the_path_lights_what_was_asked():
     def lit(name):
         parts = re.search(r'<ol class="tree">(.*?)</section>', page(name), re.S)[1]
-        return re.findall(r'<li class="((?:lit)?(?: stop)?)"><b>', parts)
+        return re.findall(r'<li(?: class="(lit(?: stop)?)")?><b>', parts)
 
     assert lit("healthy") == ["lit", "lit", "", "lit", "lit"]
     assert lit("vanishing") == ["lit", "lit stop", "lit stop", "", ""]
@@ -217,7 +217,7 @@ def test_a_browser_draws_every_panel_and_shows_the_verdict_at_once(name, lang, w
         left, _, _, bottom = found["panels"][name]["box"]
         columns[left] = max(columns.get(left, 0), bottom)
     assert len(columns) == (1 if width < 900 else 2)
-    assert max(columns.values()) - min(columns.values()) < 250  # no large blank in one of them
+    assert min(columns.values()) > 0.85 * max(columns.values())  # no large blank in one of them
     tops = [found["panels"][name]["box"][1] for name in PANELS]
     assert width >= 900 or tops == sorted(tops)  # side by side or not, what matters most is first
     for panel, boxes in found["panels"].items():

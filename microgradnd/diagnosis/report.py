@@ -91,6 +91,11 @@ class Report:
         return path(self.evidence, self.findings, self.thresholds)
 
     @property
+    def measure(self) -> str:
+        """The name of the metric: `"accuracy"`, `"r2"`, or `"metric"` for any other."""
+        return self.evidence.metric if self.evidence.metric in ("accuracy", "r2") else "metric"
+
+    @property
     def bad(self) -> bool:
         """Whether the result on the training set is bad, so that nothing can be overfitted."""
         return any(finding.code == "TRAIN_BAD" for finding in self.findings)
@@ -235,8 +240,7 @@ class Report:
         e = self.evidence
         reference, shallow = e.compared("reference"), e.compared("shallow")
         return {
-            "measure": say(self.lang, f"word.{e.metric}" if e.metric in ("accuracy", "r2")
-                           else "word.metric"),
+            "measure": say(self.lang, f"word.{self.measure}"),
             "train": e.train.metric, "train_loss": e.train.loss,
             "test": e.test.metric if e.test else None,
             "test_loss": e.test.loss if e.test else None,

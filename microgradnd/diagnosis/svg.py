@@ -5,9 +5,10 @@ Colours come from the page, by classes, so that light and dark need no second dr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from math import ceil, floor, isfinite, log10
+from typing import Any
 
 from .catalogue import number
 from .series import Points
@@ -19,21 +20,37 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 34
 SHADES = 6
 
 
+def element(tag: str, inner: str | Iterable[str] = "", **attributes: Any) -> str:
+    """Give an element as text: what is in it is a text, or a list of elements.
+
+    Example:
+        >>> element("p", "a < b", class_="soft"), element("p", [element("br")], stroke_width=0.25)
+        ('<p class="soft">a &lt; b</p>', '<p stroke-width="0.2"><br></br></p>')
+    """
+    told = ""
+    for name, value in attributes.items():
+        if value not in ("", None):
+            text = f"{value:.1f}" if isinstance(value, float) else escape(str(value))
+            told += f' {name.rstrip("_").replace("_", "-")}="{text}"'
+    body = escape(inner) if isinstance(inner, str) else "".join(inner)
+    return f"<{tag}{told}>{body}</{tag}>"
+
+
 class Chart:
     """A chart whose axes span the given points; logarithmic ones take positive numbers only.
 
     Args:
-        points: All that are to be shown.
+        points: All that are to be shown; x is a whole number.
         xlabel: What goes to the right.
         log: Whether y is logarithmic.
         include: Values of y that are to be on it, too.
-        whole: Whether x has only whole numbers.
         label: What the chart shows, for those who cannot see it.
+        height: Of the chart.
     """
 
     def __init__(
         self, points: Points, xlabel: str = "", log: bool = False, include: Sequence[float] = (),
-        whole: bool = True, label: str = "", height: int = HEIGHT,
+        label: str = "", height: int = HEIGHT,
     ):  # fmt: skip
         self.log, self.height, self.label = log, height, label
         xs, ys = [x for x, _ in points], [y for _, y in points] + list(include)
@@ -42,7 +59,16 @@ class Chart:
         self.x0, self.x1 = _span(xs, 0.0)
         self.y0, self.y1 = _span(ys, 0.06, least=1.0 if log else 0.0)
         self.parts: list[str] = []
-        self._axes(xlabel, whole)
+        for value in decades(self.y0, self.y1) if log else ticks(self.y0, self.y1):
+            text = f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e") if log else number(value)
+            self._across("grid", self.y(value))
+            self.parts.append(words(LEFT - 6, self.y(value) + 4, text, "end"))
+        for value in ticks(self.x0, self.x1, 6):
+            if value == round(value):
+                place = self.x(value), height - BOTTOM + 15
+                self.parts.append(words(*place, number(value), "middle"))
+        self._across("axis", height - BOTTOM)
+        self.parts.append(words(WIDTH - RIGHT, height - 4, xlabel, "end"))
 
     def x(self, value: float) -> float:
         """Give the place of a value on the horizontal axis."""
@@ -54,58 +80,39 @@ class Chart:
         inner = self.height - TOP - BOTTOM
         return TOP + (self.y1 - value) / (self.y1 - self.y0) * inner
 
-    def _axes(self, xlabel: str, whole: bool) -> None:
-        bottom = self.height - BOTTOM
-        marks = decades(self.y0, self.y1) if self.log else ticks(self.y0, self.y1)
-        for value in marks:
-            text = f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e") if self.log else (
-                number(value))  # fmt: skip
-            y = self.y(value)
-            self.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
-                              f'y1="{y:.1f}" y2="{y:.1f}"/>')  # fmt: skip
-            self.parts.append(words(LEFT - 6, y + 4, text, "end"))
-        for value in ticks(self.x0, self.x1, 6):
-            if value == round(value) or not whole:
-                self.parts.append(words(self.x(value), bottom + 15, number(value), "middle"))
-        self.parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
-                          f'y1="{bottom}" y2="{bottom}"/>')  # fmt: skip
-        self.parts.append(words(WIDTH - RIGHT, self.height - 4, xlabel, "end"))
+    def _across(self, css: str, y: float) -> None:
+        self.parts.append(element("line", class_=css, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
 
     def line(self, points: Points, css: str, dots: bool = False, title: str = "") -> None:
         """Add a line through points."""
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
-        tip = f"<title>{escape(title)}</title>" if title else ""
+        tip = [element("title", title)] if title else ""
         if len(points) > 1:
-            self.parts.append(f'<polyline class="line {css}" points="{path}">{tip}</polyline>')
-        if dots or len(points) == 1:
-            for x, y in points:
-                told = escape(f"{title} {number(x)}: {number(y)}".strip())
-                self.parts.append(f'<circle class="dot {css}" cx="{self.x(x):.1f}" '
-                                  f'cy="{self.y(y):.1f}" r="3"><title>{told}</title>'
-                                  "</circle>")  # fmt: skip
+            self.parts.append(element("polyline", tip, class_=f"line {css}", points=path))
+        for x, y in points if dots or len(points) == 1 else ():
+            tip = [element("title", f"{title} {number(x)}: {number(y)}".strip())]
+            self.parts.append(element("circle", tip, class_=f"dot {css}", cx=self.x(x),
+                                      cy=self.y(y), r=3))  # fmt: skip
 
-    def level(self, value: float, text: str, css: str = "level") -> None:
+    def level(self, value: float, text: str) -> None:
         """Add a dashed horizontal line with a name."""
         if isfinite(value) and (value > 0 or not self.log):
-            y = self.y(value)
-            self.parts.append(f'<line class="{css}" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
-                              f'y1="{y:.1f}" y2="{y:.1f}"/>')  # fmt: skip
-            self.parts.append(words(WIDTH - RIGHT - 2, y - 4, text, "end", "small"))
+            self._across("level", self.y(value))
+            self.parts.append(words(WIDTH - RIGHT - 2, self.y(value) - 4, text, "end", "small"))
 
     def __str__(self) -> str:
-        return drawing(WIDTH, self.height, "".join(self.parts), self.label)
+        return drawing(WIDTH, self.height, self.parts, self.label)
 
 
-def drawing(width: float, height: float, inner: str, label: str) -> str:
+def drawing(width: float, height: float, parts: Iterable[str], label: str) -> str:
     """Give an SVG element that fits its panel."""
-    return (f'<svg viewBox="0 0 {width:g} {height:g}" role="img" '
-            f'aria-label="{escape(label)}">{inner}</svg>')  # fmt: skip
+    return element("svg", parts, viewBox=f"0 0 {width:g} {height:g}", role="img",
+                   aria_label=label)  # fmt: skip
 
 
 def words(x: float, y: float, text: str, anchor: str = "start", css: str = "") -> str:
     """Give a text within a drawing."""
-    known = f' class="{css}"' if css else ""
-    return f'<text{known} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return element("text", text, class_=css, x=float(x), y=float(y), text_anchor=anchor)
 
 
 def bars(
@@ -119,24 +126,22 @@ def bars(
         label: What the drawing shows.
         told: A share as text.
     """
-    parts, y, length = [], 2.0, WIDTH - LEFT - 50
+    parts, y, length = [], 2, WIDTH - LEFT - 50
     for name, group in rows:
-        top = y
+        parts.append(words(LEFT - 6, y + 4.5 * len(group) + 3, name, "end"))
         for css, what, share, before in group:
-            share, tip = (share if isfinite(share) else 0.0), escape(f"{name}: {what} ")
-            parts.append(f'<rect class="slot" x="{LEFT}" y="{y:g}" width="{length}" height="7"/>'
-                         f'<rect class="{css}" x="{LEFT}" y="{y:g}" width="{share * length:.1f}" '
-                         f'height="7"><title>{tip}{told(share)}</title></rect>')  # fmt: skip
+            share = share if isfinite(share) else 0.0
+            tip = [element("title", f"{name}: {what} {told(share)}")]
+            parts += [element("rect", class_="slot", x=LEFT, y=y, width=length, height=7),
+                      element("rect", tip, class_=css, x=LEFT, y=y, width=share * length, height=7)]
             if isfinite(before):
                 x = LEFT + before * length
-                parts.append(f'<line class="before" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 1:g}" '
-                             f'y2="{y + 8:g}"/>')  # fmt: skip
+                parts.append(element("line", class_="before", x1=x, x2=x, y1=y - 1, y2=y + 8))
             if share >= 0.005:
                 parts.append(words(LEFT + length + 5, y + 7, told(share), css="small"))
             y += 9
-        parts.append(words(LEFT - 6, (top + y) / 2 + 3, name, "end"))
         y += 6
-    return drawing(WIDTH, y, "".join(parts), label)
+    return drawing(WIDTH, y, parts, label)
 
 
 def heat(columns: Sequence[Sequence[float]], label: str, width: int = 150, height: int = 96) -> str:
@@ -149,33 +154,33 @@ def heat(columns: Sequence[Sequence[float]], label: str, width: int = 150, heigh
                 shade = min(int(share**0.5 * SHADES), SHADES - 1)
                 corner = f"M{i * w:.1f} {height - (k + 1) * h:.1f}"
                 shades[shade].append(f"{corner}h{w:.1f}v{h:.1f}h-{w:.1f}z")
-    paths = "".join(
-        f'<path class="heat" fill-opacity="{(s + 1) / SHADES:.2f}" d="{"".join(cells)}"/>'
-        for s, cells in enumerate(shades) if cells
-    )  # fmt: skip
-    frame = f'<rect class="frame" x="0" y="0" width="{width}" height="{height}"/>'
-    return drawing(width, height, frame + paths, label)
+    paths = [element("path", class_="heat", fill_opacity=f"{(s + 1) / SHADES:.2f}",
+                     d="".join(cells)) for s, cells in enumerate(shades) if cells]  # fmt: skip
+    return drawing(width, height, [_frame(width, height), *paths], label)
+
+
+def _frame(width: int, height: int) -> str:
+    return element("rect", class_="frame", x=0, y=0, width=width, height=height)
 
 
 def sketch(lines: Sequence[tuple[Points, str]], label: str, size: int = 110) -> str:
     """Draw small curves without scales, with the axes where they are within."""
     points = [p for line, _ in lines for p in line]
     (x0, x1), (y0, y1) = _span([x for x, _ in points], 0.04), _span([y for _, y in points], 0.06)
-    parts = [f'<rect class="frame" x="0" y="0" width="{size}" height="{size}"/>']
+    parts = [_frame(size, size)]
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (x - x0) / (x1 - x0) * size, (y1 - y) / (y1 - y0) * size
 
+    x, y = place(0, 0)
     if x0 < 0 < x1:
-        parts.append(f'<line class="grid" x1="{place(0, 0)[0]:.1f}" x2="{place(0, 0)[0]:.1f}" '
-                     f'y1="0" y2="{size}"/>')  # fmt: skip
+        parts.append(element("line", class_="grid", x1=x, x2=x, y1=0, y2=size))
     if y0 < 0 < y1:
-        parts.append(f'<line class="grid" y1="{place(0, 0)[1]:.1f}" y2="{place(0, 0)[1]:.1f}" '
-                     f'x1="0" x2="{size}"/>')  # fmt: skip
+        parts.append(element("line", class_="grid", y1=y, y2=y, x1=0, x2=size))
     for line, css in lines:
-        path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in line)
-        parts.append(f'<polyline class="line {css}" points="{path}"/>')
-    return drawing(size, size, "".join(parts), label)
+        path = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in line)
+        parts.append(element("polyline", class_=f"line {css}", points=path))
+    return drawing(size, size, parts, label)
 
 
 def _span(values: Sequence[float], room: float, least: float = 0.0) -> tuple[float, float]:
