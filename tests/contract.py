@@ -636,6 +636,12 @@ LINES = parse(r"""
     xp.zeros((2, 1)), xp.ones(2, "f4"), xp.full((2,), 7), xp.full((), 1.5), xp.full(2, 1, "f2")
     xp.zeros_like(b).shape, xp.ones_like(d([1], "i4")), xp.full_like(d([1, 2]), 3), \
         xp.zeros_like(a, "i4")
+    xp.where(m, d([1, 2], "u1"), False).dtype, xp.where(m, m, False).dtype, \
+        xp.where(m, False, d([1, 2], "f2")).dtype
+    d([[1, 2], [3, 4]]).reshape(4)[0:6:3], d([1, 2]).nonzero(), \
+        assigned(xp.zeros(4), (slice(0, 6, 3),), d([1, 2]))
+    xp.arange(-2, 3) % 3, abs(xp.arange(-2, 3) - 1), xp.clip(xp.arange(-2, 3), 0, 1), \
+        xp.expand_dims(xp.arange(2), 1) >= xp.arange(3)
     xp.arange(3), xp.arange(1.0, 2.0, 0.5), xp.arange(2, dtype="f4"), xp.arange(3, 0, -1)
     xp.eye(2), xp.eye(2, 3, 1, "f4"), xp.linspace(0, 1, 3)
     xp.asarray(1.5), xp.asarray([1, 2]), xp.asarray([True]), xp.asarray([1, 2.5]), xp.asarray([])
