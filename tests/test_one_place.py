@@ -14,8 +14,8 @@ import pytest
 import microgradnd as mg
 
 ROOT = Path(__file__).resolve().parents[1]
-NAME = "cbrt"
-RIGHT = "g * out / (3.0 * x)"
+NAME = "conjugate"  # of real numbers
+RIGHT = "g * out / x"
 OPERATION = f'''
 
 @primitive(
@@ -26,8 +26,8 @@ OPERATION = f'''
     reference=lambda x: np.{NAME}(x),
 )
 def {NAME}(xp, x, /):
-    r"""The cube root, :math:`x^{{1/3}}`."""
-    return xp.sign(x) * xp.absolute(x) ** (1.0 / 3.0)
+    r"""The complex conjugate, of a real number itself, :math:`|x| s = x` with its sign s."""
+    return xp.sign(x) * xp.absolute(x)
 
 
 {NAME}.vjp(x=lambda g, out, x: {RIGHT})
@@ -82,7 +82,7 @@ def test_the_generated_suite_covers_the_new_operation_and_passes(copy):
 
 
 def test_a_wrong_formula_turns_the_generated_suite_red(tmp_path):
-    wrong = OPERATION.replace(RIGHT, "g * out / (3.000003 * x)")
+    wrong = OPERATION.replace(RIGHT, "g * out / (1.000001 * x)")
     assert wrong != OPERATION
     passed, failed, output = generated_suite(copy_with(tmp_path, wrong))
     assert failed >= 2, output  # of first and of second order
@@ -98,7 +98,7 @@ def test_numpy_operators_and_methods_know_the_new_operation(copy):
         "print(round(t.grad.item(), 4))\n"
     )
     done = run(copy, "-c", code)
-    assert done.stdout.strip() == "0.0833", done.stdout
+    assert done.stdout.strip() == "1.0", done.stdout
 
 
 def test_stub_and_page_are_generated_with_the_new_operation(copy):
