@@ -59,6 +59,21 @@ class Maxout(nn.Module):
         return best[..., -1]
 
 
+class MaxoutConv2d(nn.Conv2d):
+    """The largest of `pieces` neighbouring channels of a convolution."""
+
+    def __init__(self, n: int, m: int, kernel: Any, pieces: int, **options: Any) -> None:
+        """Make a convolution with more channels."""
+        super().__init__(n, m * pieces, kernel, **options)
+        self.pieces = pieces
+
+    def forward(self, x: Array) -> Array:
+        """Give the largest of each group; a tie would leave the gradient undefined."""
+        best = super().forward(x).unflatten(-3, (-1, self.pieces)).sort(-3).values
+        assert (best.select(-3, -1) - best.select(-3, -2)).min() > 1e-3
+        return best.select(-3, -1)
+
+
 class Formula(nn.Module):
     """A module of one function."""
 
@@ -67,9 +82,9 @@ class Formula(nn.Module):
         super().__init__()
         self.f = f
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, *xs: Array) -> Array:
         """Call it."""
-        return self.f(x)
+        return self.f(*xs)
 
 
 def larger_half(x: Array, dim: int) -> Array:
@@ -79,8 +94,26 @@ def larger_half(x: Array, dim: int) -> Array:
     return torch.maximum(a, b)
 
 
+def sparsemax(x: Array, dim: int) -> Array:
+    """Martins and Astudillo's algorithm 1."""
+    z = x.sort(dim, descending=True).values.movedim(dim, -1)
+    support = 1 + torch.arange(1, z.shape[-1] + 1) * z > z.cumsum(-1)
+    tau = (torch.where(support, z, 0.0).sum(-1, keepdim=True) - 1) / support.sum(-1, keepdim=True)
+    return torch.relu(x - tau.movedim(-1, dim))
+
+
+def hinge(reduction: str = "mean", margin: float = 1.0) -> Formula:
+    """Make the loss of labels -1 and 1."""
+    costs = Formula(lambda x, target: torch.relu(margin - target * x))
+    how = {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}[reduction]
+    return Formula(lambda x, target: how(costs(x, target)))
+
+
 OURS = {
+    "HingeLoss": hinge,
+    "Sparsemax": lambda dim=-1: Formula(lambda x: sparsemax(x, dim)),
     "Maxout": Maxout,
+    "MaxoutConv2d": MaxoutConv2d,
     "Squareplus": lambda b=4.0: Formula(lambda x: (x + torch.sqrt(x * x + b)) / 2),
     "CReLU": lambda dim=-1: Formula(lambda x: torch.cat([x.relu(), (-x).relu()], dim)),
     "MFM": lambda dim=-1: Formula(lambda x: larger_half(x, dim)),
@@ -266,6 +299,43 @@ def layers() -> dict[str, Any]:
     }
 
 
+def images() -> dict[str, Any]:
+    """Compute convolutions, pooling, and the batch normalization of images."""
+    rows = {}
+
+    def add(name: str, a: list[Any], kw: dict[str, Any], *inputs: Array, train: Any = True) -> None:
+        key = f"{title(name, a, kw)} of {', '.join(str(tuple(x.shape)) for x in inputs)}"
+        rows[key] = entry([name, a, kw], *inputs, train=train)
+
+    add("Conv1d", [2, 3, 3], {}, odd(2, 2, 5), odd(2, 5))
+    add("Conv1d", [2, 4, 2], {"stride": 2, "padding": 1, "groups": 2, "bias": False}, odd(2, 2, 5))
+    add("Conv1d", [2, 2, 4], {"padding": "same", "dilation": 2}, odd(2, 2, 6))
+    add("Conv2d", [2, 3, 3], {"padding": 1}, odd(2, 2, 4, 3), odd(1, 2, 3, 3))
+    add("Conv2d", [2, 2, 3], {}, odd(2, 4, 5))
+    add("Conv2d", [1, 2, [2, 3], 2, [1, 2], [2, 1]], {}, odd(2, 1, 5, 4))
+    add("Conv2d", [4, 4, 2], {"groups": 4, "padding": "same"}, odd(1, 4, 3, 3))
+    add("Conv2d", [4, 6, [1, 2]], {"groups": 2, "padding": "valid"}, odd(1, 4, 2, 3))
+    add("Conv2d", [3, 2, 1], {"bias": False}, odd(2, 3, 2, 2))
+    add("MaxoutConv2d", [2, 2, 2, 3], {"padding": 1}, odd(2, 2, 3, 3), odd(2, 3, 3))
+    add("BatchNorm2d", [3], {}, odd(2, 3, 2, 2), odd(2, 3, 2, 2), train=(True, False))
+    add("MaxPool1d", [2], {}, distinct(2, 1, 4), distinct(1, 6))
+    add("MaxPool1d", [3, 2], {"padding": 1, "ceil_mode": True}, distinct(1, 2, 7))
+    add("MaxPool2d", [2], {}, distinct(1, 2, 4, 5))
+    add("MaxPool2d", [3, 1, 1], {}, distinct(1, 1, 4, 4), distinct(1, 2, 3))
+    add("MaxPool2d", [[2, 3], [2, 1]], {"ceil_mode": True}, distinct(1, 2, 3, 4))
+    add("MaxPool2d", [2], {"dilation": 2, "stride": 1, "padding": 1}, distinct(2, 1, 4, 4))
+    add("AvgPool1d", [2], {}, odd(2, 1, 5))
+    add("AvgPool1d", [3, 2, 1], {"ceil_mode": True, "count_include_pad": False}, odd(1, 2, 6))
+    add("AvgPool2d", [2], {}, odd(1, 2, 4, 5), odd(2, 2, 2))
+    add("AvgPool2d", [3, 2, 1], {}, odd(1, 2, 4, 4))
+    for included in (True, False):
+        options = {"stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": included}
+        add("AvgPool2d", [[3, 2]], options, odd(1, 1, 4, 6))
+    add("AdaptiveAvgPool2d", [1], {}, odd(2, 2, 3, 2), odd(2, 3, 2))
+    add("AdaptiveAvgPool2d", [[2, 1]], {}, odd(1, 2, 4, 3))
+    return rows
+
+
 ACTIVATIONS: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("ReLU", [], {}), ("ReLU6", [], {}), ("LeakyReLU", [], {}), ("LeakyReLU", [0.25], {}),
     ("LeakyReLU", [], {"negative_slope": 0.3}), ("RReLU", [], {}), ("RReLU", [0.1, 0.4], {}),
@@ -352,6 +422,30 @@ def losses() -> dict[str, Any]:
     return rows
 
 
+def further() -> dict[str, Any]:
+    """Compute sparse shares, losses on probabilities, divergences, angles."""
+    rows = {
+        title("Sparsemax", a, kw): entry(["Sparsemax", a, kw], odd(*shape) + torch.rand(shape) / 8)
+        for a, kw, shape in (([], {}, (3, 4)), ([], {"dim": 1}, (2, 4, 2)), ([0], {}, (4, 2)))
+    }
+
+    def add(name: str, options: dict[str, Any], *inputs: Array) -> None:
+        rows[title(name, [], options)] = entry([name, [], options], inputs, first=1)
+
+    for options in ({}, {"reduction": "sum"}, {"reduction": "none"}):
+        add("BCELoss", options, shares(2, 3), shares(2, 3))
+        add("SmoothL1Loss", options, odd(2, 3), odd(2, 3) + 1 / 64)
+        add("KLDivLoss", options, -shares(2, 3), shares(2, 3))
+        add("HingeLoss", options, odd(2, 3), torch.sign(odd(2, 3)))
+    add("SmoothL1Loss", {"beta": 0.25}, odd(2, 3), odd(2, 3) + 1 / 64)
+    add("KLDivLoss", {"reduction": "batchmean"}, -shares(2, 3), shares(2, 3))
+    add("KLDivLoss", {"reduction": "batchmean", "log_target": True}, -shares(3, 2), -shares(3, 2))
+    add("HingeLoss", {"margin": 0.5}, odd(5), torch.sign(odd(5)))
+    add("CosineSimilarity", {}, odd(2, 3), odd(2, 3))
+    add("CosineSimilarity", {"dim": -1, "eps": 2.0}, odd(2, 2, 3), odd(2, 2, 3))
+    return rows
+
+
 class Spy(torch.Tensor):
     """A tensor that writes down how it was to be drawn."""
 
@@ -408,7 +502,7 @@ def init() -> dict[str, Any]:
 
 def main() -> None:
     """Write the file next to this one."""
-    modules = {**layers(), **activations(), **losses()}
+    modules = {**layers(), **activations(), **losses(), **images(), **further()}
     compact: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
     text = ",\n".join(f"{json.dumps(k)}:{json.dumps(v, **compact)}" for k, v in modules.items())
     numbers = ",\n".join(f"{json.dumps(k)}:{json.dumps(v, **compact)}" for k, v in init().items())
