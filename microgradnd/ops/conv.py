@@ -68,9 +68,8 @@ def _geometry(space, kernel, stride, padding, dilation, ceil_mode=False):
 def _batched(n, x):
     """The input as a batch, and whether it was one."""
     if x.ndim not in (n + 1, n + 2):
-        raise ValueError(
-            f"an input (N, C, {', '.join('HW'[-n:])}) or without N is wanted, got shape {x.shape}"
-        )
+        space = "L" if n == 1 else "H, W"
+        raise ValueError(f"an input (N, C, {space}) or without N is wanted, got shape {x.shape}")
     return (x, True) if x.ndim == n + 2 else (expand_dims(x, 0), False)
 
 
