@@ -359,6 +359,32 @@ def test_softmax_with_infinities(dtype):
     assert first == 0.0 and second == -math.inf
 
 
+@given(
+    rng=st.integers(0, 2**32 - 1).map(np.random.default_rng),
+    n=st.integers(1, 60),
+    scale=st.sampled_from([1e-3, 1.0, 1e4]),
+)
+def test_sparsemax(rng, n, scale):
+    x = scale * rng.normal(size=n)
+    p = mg.sparsemax(x).numpy()
+    assert p.sum() == pytest.approx(1.0, rel=1e-12)
+    tau = (x - p)[p > 0]  # what is above 0 is moved by one number, which the others do not reach
+    assert np.ptp(tau) <= 1e-12 * max(1.0, np.abs(x).max())
+    assert np.all(x[p == 0] <= tau.mean() + 1e-12 * np.abs(x).max())
+
+
+def test_sparsemax_with_infinities():
+    def run(x, dtype="float64"):
+        return mg.sparsemax(mg.tensor(np.array(x, dtype))).tolist()
+
+    inf = math.inf
+    assert run([inf, 0.0, 5.0]) == run([1e300, -1e300, 5.0]) == [1.0, 0.0, 0.0]
+    assert run([inf, inf]) == [0.5, 0.5]
+    assert run([-inf, 0.0]) == [0.0, 1.0]
+    assert all(map(math.isnan, run([math.nan, 0.0])))
+    assert run([6e4, -5e3, 6e4], "float16") == [0.5, 0.0, 0.5]
+
+
 # ----------------------------------------------------------------------------- composed
 
 

@@ -1,4 +1,4 @@
-"""Ties, zeros, infinities and NaN in sorting, running products, sparse shares and losses."""
+"""Ties, zeros, infinities and NaN in sorting, running products and losses."""
 
 from __future__ import annotations
 
@@ -94,31 +94,6 @@ def test_the_gradient_of_a_long_running_product(rng, n):
     ]
     (g,) = slopes(lambda x: mg.cumprod(x) * weights, x)
     assert g == pytest.approx(want, rel=1e-12)
-
-
-# ----------------------------------------------------------------------------- sparsemax
-
-
-@given(rng=SEEDS, n=st.integers(1, 60), scale=st.sampled_from([1e-3, 1.0, 1e4]))
-def test_sparse_shares_are_the_nearest_point_of_the_simplex(rng, n, scale):
-    x = scale * rng.normal(size=n)
-    p = mg.sparsemax(x).numpy()
-    assert p.sum() == pytest.approx(1.0, rel=1e-12)
-    tau = (x - p)[p > 0]  # what is above 0 is moved by one number, which the others do not reach
-    assert np.ptp(tau) <= 1e-12 * max(1.0, np.abs(x).max())
-    assert np.all(x[p == 0] <= tau.mean() + 1e-12 * np.abs(x).max())
-
-
-def test_sparse_shares_at_infinity():
-    with np.errstate(all="raise"):
-        assert mg.sparsemax(wide([INF, 0.0, 5.0])).tolist() == [1.0, 0.0, 0.0]
-        assert mg.sparsemax(wide([INF, INF])).tolist() == [0.5, 0.5]
-        assert mg.sparsemax(wide([-INF, 0.0])).tolist() == [0.0, 1.0]
-        assert all(map(math.isnan, mg.sparsemax(wide([NAN, 0.0])).tolist()))
-        large = mg.sparsemax(wide([1e300, -1e300]))
-    assert large.tolist() == [1.0, 0.0]
-    assert mg.sparsemax(mg.tensor([6e4, -5e3, 6e4], dtype="float16")).tolist() == [0.5, 0.0, 0.5]
-    assert slopes(lambda x: mg.sparsemax(x)[0], [1.0, 1.0, -5.0]) == [[0.5, -0.5, 0.0]]
 
 
 # ----------------------------------------------------------------------------- elements

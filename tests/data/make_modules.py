@@ -442,7 +442,7 @@ def further() -> dict[str, Any]:
     add("KLDivLoss", {"reduction": "batchmean", "log_target": True}, -shares(3, 2), -shares(3, 2))
     add("HingeLoss", {"margin": 0.5}, odd(5), torch.sign(odd(5)))
     add("CosineSimilarity", {}, odd(2, 3), odd(2, 3))
-    add("CosineSimilarity", {"dim": -1, "eps": 2.0}, odd(2, 2, 3), odd(2, 2, 3))
+    add("CosineSimilarity", {"dim": -1, "eps": 1e-6}, odd(2, 2, 3), odd(2, 2, 3))
     return rows
 
 
