@@ -105,9 +105,12 @@ def test_the_top_level_shows_what_it_should():
     assert {name for name in top if not name.startswith(".")} <= TOP
 
 
-WITHOUT_EXAMPLE = ("identity", "positive", "setitem", "route", "collect",
-                   "conv_input", "conv_weight", "cofactors", "eigh_factors", "euclidean", "qr_factors",
-                   "slogdet_parts", "svd_factors")  # not for users' calls
+#: Not for users' calls.
+WITHOUT_EXAMPLE = (
+    "identity", "positive", "setitem", "route", "collect", "conv_input", "conv_weight",
+    "cofactors", "eigh_factors", "euclidean", "mirrored", "pseudo_inverse", "qr_factors",
+    "slogdet_parts", "svd_factors",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*mg.REGISTRY, *mg.COMPOSITES])

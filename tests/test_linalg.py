@@ -239,7 +239,10 @@ def test_the_pseudo_inverse_of_dependent_columns_has_the_gradient_at_that_rank()
     product = lambda u, v: linalg.pinv(mg.outer(u, v), rcond=1e-10)  # noqa: E731
     assert gradcheck(product, u, v, step=2.0**-6).weak == 0
     assert gradgradcheck(product, u, v, step=2.0**-6).weak == 0
-    assert np.linalg.pinv(mg.tensor(np.eye(2)), rcond=None).tolist() == np.eye(2).tolist()
+    nearly = mg.tensor(np.diag([1.0, 1e-15]))
+    for options in ({}, {"rtol": None}, {"rcond": None, "rtol": 1e-16}, {"rcond": 0.1}):
+        want = np.linalg.pinv(nearly.numpy(), **options)
+        assert np.linalg.pinv(nearly, **options).tolist() == want.tolist(), options
 
 
 def test_numpys_functions_give_named_results():

@@ -217,7 +217,12 @@ TRIED = {
     "optimize": True, "overwrite_input": True, "stable": True,
 }  # fmt: skip
 #: Calls with parameters that exclude those of the cases.
-FURTHER = {"clip": {"a": np.arange(4.0), "a_min": 0.5, "a_max": 2.5}}
+FURTHER = {
+    "clip": {"a": np.arange(4.0), "a_min": 0.5, "a_max": 2.5},
+    "pinv": {"a": np.array([[2.0, 9.0], [1.0, -1.0]]), "hermitian": True},
+    "qr": {"a": np.eye(2), "mode": "r"},
+    "svd": {"a": np.array([[2.0, 9.0], [1.0, -1.0]]), "compute_uv": False, "hermitian": True},
+}
 
 
 def alike(got, want):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builtins import min as builtin_min
+import builtins
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ REPEATED = "has {} within rounding of each other, so no gradient through their v
 def spread_values(rng, shape):
     """Draw matrices whose singular values lie apart, the smallest near 0.75."""
     *batch, m, n = shape
-    k = np.minimum(m, n)
+    k = builtins.min(m, n)
     left, right = (np.linalg.qr(rng.normal(size=(*batch, i, i)))[0][..., :k] for i in (m, n))
     values = 0.75 * np.arange(1, k + 1) + rng.uniform(-0.1, 0.1, (*batch, k))
     return left * values[..., None, :] @ right.mT
@@ -227,30 +227,15 @@ def _numpy_triangle(a, trans, lower, unit):
 
 
 @primitive(
-    numpy=np.linalg.pinv,
-    cases=((((3, 2),), {}), (((2, 2, 3),), {}), (((2, 2),), {"rcond": 0.1}), (((2, 0),), {})),
+    cases=((((3, 2),), {"rtol": 0.1}), (((2, 2, 3),), {"rtol": 0.1}), (((2, 0),), {"rtol": 0.1})),
+    reference=lambda x, rtol: np.linalg.pinv(x, rtol),
     tolerance=64,
     **OPTIONS,
 )
-def pinv(xp, x, /, rcond=1e-15):
-    r"""The pseudo-inverse, :math:`V S^{-1} U^T`, without the singular values near 0.
-
-    What is at most `rcond` times the largest counts as 0. `pinv(a) @ b` is the least-squares
-    solution of least norm. The gradient is that at constant rank, the only one there is.
-
-    Source: Golub and Pereyra, The differentiation of pseudo-inverses (1973).
-
-    Example:
-        >>> import microgradnd as mg
-        >>> x = mg.tensor([[2.0], [0.0]])
-        >>> mg.linalg.pinv(x)
-        Tensor([[0.5, 0. ]])
-        >>> mg.grad(lambda x: mg.linalg.pinv(x)[0, 0])(x).tolist()
-        [[-0.25], [0.0]]
-    """
-    u, s, vh = xp.svd_factors(_matrices("pinv", x, square=False), False)
-    rcond = 1e-15 if rcond is None else rcond
-    kept = s > rcond * xp.max(s, axis=-1, keepdims=True) if s.size else s > 0.0
+def pseudo_inverse(xp, x, /, rtol):
+    r"""The pseudo-inverse, :math:`V S^{-1} U^T`; what is at most `rtol` times the largest is 0."""
+    u, s, vh = xp.svd_factors(x, False)
+    kept = s > rtol * xp.max(s, axis=-1, keepdims=True) if s.size else s > 0.0
     s = xp.where(kept, 1.0 / xp.where(kept, s, 1.0), 0.0)
     return xp.matmul(_scaled(xp, _t(xp, vh), s), _t(xp, u))
 
@@ -263,7 +248,41 @@ def _pinv_gradient(xp, g, out, x):
     return left + right - within
 
 
-pinv.vjp(x=_pinv_gradient)
+pseudo_inverse.vjp(x=_pinv_gradient)
+
+
+@composite(
+    numpy=np.linalg.pinv,
+    cases=((((3, 2),), {"rtol": 0.01}), (((2, 3),), {"rcond": 0.1})),
+    tolerance=64,
+    **OPTIONS,
+)
+def pinv(x, rcond=None, hermitian=False, rtol=1e-15):
+    r"""The pseudo-inverse, :math:`V S^{-1} U^T`, without the singular values near 0.
+
+    `pinv(a) @ b` is the least-squares solution of least norm. The gradient is that at constant
+    rank, the only one there is.
+
+    Args:
+        x: Matrices.
+        rcond: What `rtol` was called before; it goes first.
+        hermitian: Whether only the lower triangle of a symmetric matrix is meant.
+        rtol: What is at most `rtol` times the largest singular value counts as 0; None for the
+            longer axis times the spacing of the dtype.
+
+    Source: Golub and Pereyra, The differentiation of pseudo-inverses (1973).
+
+    Example:
+        >>> import microgradnd as mg
+        >>> x = mg.tensor([[2.0], [0.0]])
+        >>> mg.linalg.pinv(x)
+        Tensor([[0.5, 0. ]])
+        >>> mg.grad(lambda x: mg.linalg.pinv(x)[0, 0])(x).tolist()
+        [[-0.25], [0.0]]
+    """
+    x = _matrices("pinv", x, square=hermitian)
+    rtol = EPS.get(x.dtype.char, EPS["d"]) * builtins.max(x.shape[-2:]) if rtol is None else rtol
+    return pseudo_inverse(mirrored(x) if hermitian else x, rtol if rcond is None else rcond)
 
 
 @composite(
@@ -392,6 +411,20 @@ def slogdet(x) -> SlogdetResult:
 
 
 @primitive(
+    cases=((((2, 3, 3),), {}),),
+    reference=lambda x: np.tril(x) + np.tril(x, -1).mT,
+    smooth=of_symmetric,
+    **OPTIONS,
+)
+def mirrored(xp, x, /):
+    r"""The symmetric matrix of which only the lower triangle is read; so is its gradient."""
+    return xp.where(_lower(xp, xp.ones_like(x)) > 0, x, _t(xp, x))
+
+
+mirrored.vjp(x=lambda xp, g: 0.5 * (g + _t(xp, g)))
+
+
+@primitive(
     numpy=np.linalg.cholesky,
     cases=((((3, 3),), {}), (((2, 2, 2),), {"upper": True}), (((0, 0),), {})),
     smooth=of_symmetric,
@@ -448,7 +481,7 @@ def qr_factors(xp, x, /, mode="reduced"):
 def _qr_gradient(xp, g, out):
     (q, r), (gq, gr) = out, g
     m, n = q.shape[-2], r.shape[-1]
-    k = builtin_min(m, n)
+    k = builtins.min(m, n)
     if q.shape[-1] > k:
         many = "has more rows than columns: use mode='reduced' for a gradient through Q"
         xp.refuse(xp.any(_used(xp, gq)[..., k:], axis=-1), "qr", many)
@@ -558,7 +591,7 @@ class EighResult(NamedTuple):
 @composite(
     numpy=np.linalg.eigh,
     outputs=True,
-    cases=((((2, 2),), {}),),
+    cases=((((2, 2),), {"UPLO": "U"}),),
     smooth=vectors_without_signs,
     tolerance=32,
     **OPTIONS | {"domain": positive_definite},
@@ -591,7 +624,7 @@ def eigh(x, UPLO="L") -> EighResult:
 
 @composite(
     numpy=np.linalg.eigvalsh,
-    cases=((((3, 3),), {}),),
+    cases=((((3, 3),), {"UPLO": "U"}),),
     smooth=of_symmetric,
     tolerance=32,
     **OPTIONS | {"domain": positive_definite},
@@ -678,12 +711,12 @@ class SVDResult(NamedTuple):
     tolerance=32,
     **OPTIONS,
 )
-def svd(x, full_matrices=True, compute_uv=True) -> Any:
+def svd(x, full_matrices=True, compute_uv=True, hermitian=False) -> Any:
     r"""`(U, S, Vh)` with :math:`X = U \mathrm{diag}(S) V^T`; without `compute_uv` S alone.
 
     The singular values descend. With `full_matrices` U and Vh are square: what X does not
     determine of them has no gradient. The signs of the vectors are left open, so a loss should not
-    depend on them.
+    depend on them. With `hermitian` only the lower triangle of a symmetric matrix is meant.
 
     Raises:
         LinAlgError: On the reverse pass, if a gradient reaches the vectors of singular values that
@@ -700,7 +733,8 @@ def svd(x, full_matrices=True, compute_uv=True) -> Any:
         >>> mg.grad(lambda x: mg.linalg.svd(x).S[1])(x).tolist()
         [[0.0, 0.0], [0.0, -1.0]]
     """
-    x = _matrices("svd", x, square=False)
+    x = _matrices("svd", x, square=hermitian)
+    x = mirrored(x) if hermitian else x
     out = svd_factors(x, full_matrices=full_matrices and compute_uv)
     return SVDResult(*out) if compute_uv else out[1]
 
