@@ -14,7 +14,7 @@ from ..backend import of
 from ..modes import Switch, no_grad
 from ..tape import FREED, PICK, Node, Tensor, reverse, sum_to, wrap
 from ..tracing import home
-from .observe import rms
+from .observe import ancestors, rms
 from .tables import bar, number, table
 
 #: Operations that only show a weight in another shape.
@@ -163,7 +163,7 @@ def explain(loss: Tensor, parameter: Any, model: Any = None) -> Chain:
     if root is None:
         raise RuntimeError("explain: nothing that this loss was computed from requires a gradient")
     known = {p._node.serial: n for n, p in names.items() if p._node is not None}
-    nodes = _ancestors(root)
+    nodes = ancestors(root)
     chain = Chain(name, reached=[n for serial, n in known.items() if serial in nodes])
     if goal is None or goal.serial not in nodes:
         chain.cut = _no_way(goal, chain.reached)
@@ -198,16 +198,6 @@ def _no_way(goal: Node | None, reached: list[str]) -> str:
     return ("the loss does not depend on it, as far as the tape knows: it was not used, or what "
             "was made of it was detached, computed under no_grad, or turned into integers or NumPy "
             f"arrays.{leads}")  # fmt: skip
-
-
-def _ancestors(root: Node) -> dict[int, Node]:
-    found, todo = {root.serial: root}, [root]
-    while todo:
-        for parent in todo.pop().parents:
-            if parent is not None and parent.serial not in found:
-                found[parent.serial] = parent
-                todo.append(parent)
-    return found
 
 
 class _Noting:

@@ -269,8 +269,8 @@ class Check:
 
 
 @dataclass
-class Evidence:
-    """Everything that `decide` looks at.
+class Task:
+    """What a network is to do.
 
     Attributes:
         task: `"classification"`, `"regression"` or `"other"` (then there is no metric).
@@ -280,6 +280,27 @@ class Evidence:
         constant: its loss, by the user's own loss function.
         uniform: The loss of an output that prefers no class (cross-entropy: the logarithm of
             `classes`), by the same function; NaN of a regression.
+    """
+
+    task: str = "other"
+    metric: str = ""
+    classes: int = 0
+    chance: float = nan
+    constant: float = nan
+    uniform: float = field(default=nan, kw_only=True)
+
+    def adopt(self, other: Task) -> None:
+        """Take over what another one says of it."""
+        for f in dataclasses.fields(Task):
+            setattr(self, f.name, getattr(other, f.name))
+
+
+@dataclass
+class Evidence(Task):
+    """Everything that `decide` looks at.
+
+    Attributes:
+        task, metric, classes, chance, constant, uniform: What the network is to do, as a `Task`.
         target: The training metric that the user wants, or NaN.
         train, test: The trained network on the whole sets, in eval mode.
         layers: The layers; each `Sample.layers` has as many.
@@ -292,11 +313,6 @@ class Evidence:
         not_made: Comparisons that could not be made, with the reason, as text.
     """
 
-    task: str = "other"
-    metric: str = ""
-    classes: int = 0
-    chance: float = nan
-    constant: float = nan
     target: float = nan
     train: Score = field(default_factory=Score)
     test: Score | None = None
@@ -312,7 +328,6 @@ class Evidence:
     check: Check | None = None
     comparisons: list[Comparison] = field(default_factory=list)
     not_made: list[str] = field(default_factory=list)
-    uniform: float = nan
 
     def compared(self, what: str) -> Comparison | None:
         """Give the comparison of that kind, or None."""
@@ -320,7 +335,7 @@ class Evidence:
 
 
 @dataclass
-class Record:
+class Record(Task):
     """What a recorder saw; `Evidence` without what needs the data afterwards.
 
     Attributes:
@@ -337,12 +352,6 @@ class Record:
     events: Events = field(default_factory=Events)
     plan: Plan = field(default_factory=Plan)
     initial: dict[str, Any] = field(default_factory=dict)
-    task: str = "other"
-    metric: str = ""
-    classes: int = 0
-    chance: float = nan
-    constant: float = nan
-    uniform: float = nan
     inputs: Inputs | None = None
 
 

@@ -133,11 +133,8 @@ def from_record(record: Any) -> Evidence:
     seen = record_of(record)
     last = next((s for s in reversed(seen.samples) if s.layers), Sample())
     scored = next((s for s in reversed(seen.samples) if s.train is not None), Sample())
-    found = Evidence(
-        task=seen.task, metric=seen.metric, classes=seen.classes, chance=seen.chance,
-        constant=seen.constant, uniform=seen.uniform, inputs=seen.inputs, layers=seen.layers,
-        now=last, test=scored.test,
-    )  # fmt: skip
+    found = Evidence(inputs=seen.inputs, layers=seen.layers, now=last, test=scored.test)
+    found.adopt(seen)
     if scored.train is not None:
         found.train = scored.train
     if _empty(seen):
@@ -278,8 +275,7 @@ def _examine(case: variants.Case, baseline: Any, target: float) -> Evidence:
     found.inputs = describe(case.model, case.inputs, case.target, output)
     reason = _impossible(output, case.target)
     case.problem = known = problem(None if reason else case.loss_fn, output, case.target)
-    for name in ("task", "metric", "classes", "chance", "constant", "uniform"):
-        setattr(found, name, getattr(known, name))
+    found.adopt(known)
     loss_fn = None if reason else case.loss_fn
     if reason:
         found.not_made.append(f"loss, gradient, comparisons: {reason}")

@@ -22,7 +22,7 @@ from ..nn.module import Module
 from ..random import manual_seed
 from ..registry import REGISTRY
 from ..tape import Tensor, wrap
-from .evidence import Inputs, Score
+from .evidence import Inputs, Score, Task
 from .observe import batches, untouched
 
 #: A class id that means "no class" (`ignore_index` of the cross-entropy).
@@ -149,7 +149,7 @@ def takes_ids(model: Any) -> bool:
 
 
 @dataclass
-class Problem:
+class Problem(Task):
     """What a network is to do.
 
     Attributes:
@@ -161,12 +161,6 @@ class Problem:
         shape: Of one output.
     """
 
-    task: str = "other"
-    metric: str = ""
-    classes: int = 0
-    chance: float = nan
-    constant: float = nan
-    uniform: float = nan
     kind: str = ""
     form: str = ""
     shape: tuple[int, ...] = field(default=())

@@ -514,6 +514,18 @@ def look(
     return watcher.layers, sample
 
 
+def ancestors(root: Node, since: int = 0) -> dict[int, Node]:
+    """Give a node and what it was made of, by serial; what is as old as `since` ends the search."""
+    found, todo = {root.serial: root}, [root]
+    while todo:
+        node = todo.pop()
+        for parent in node.parents if node.serial > since else ():
+            if parent is not None and parent.serial not in found:
+                found[parent.serial] = parent
+                todo.append(parent)
+    return found
+
+
 def leaf_of(node: Node) -> int:
     """Give the serial of the leaf that a node is a view of."""
     while node.op is not None:

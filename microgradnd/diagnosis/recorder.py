@@ -47,7 +47,7 @@ from .measure import (
     spread,
     taken,
 )
-from .observe import Seen, Tally, Watcher, clone, flatten, learned, look, rms
+from .observe import Seen, Tally, Watcher, ancestors, clone, flatten, learned, look, rms
 
 FORMAT, VERSION = "microgradnd record", 1
 #: Steps at which the layers are looked at by default, and then every so many.
@@ -88,93 +88,24 @@ NUMPY = (np.ndarray, np.generic)
 
 
 class Hook:
-    """A hook that does not keep its recorder alive; a copy of it (of the model's) does nothing.
+    """Calls a recorder's method without keeping it alive; a copy (of the model's) does nothing."""
 
-    What an ordinary step needs is done here: every call less counts.
-    """
+    __slots__ = ("method", "recorder")
 
-    __slots__ = ("recorder",)
-
-    def __init__(self, recorder: Recorder | None = None):
+    def __init__(self, recorder: Recorder | None = None, method: str = ""):
+        self.method = method
         self.recorder: Callable[[], Recorder | None] = (
             (lambda: None) if recorder is None else ref(recorder)
         )
 
     def __reduce__(self) -> Any:
-        return type(self), ()
+        return Hook, ()
 
-
-class AtCall(Hook):
-    """Before a forward pass that is looked at closely."""
-
-    __slots__ = ()
-
-    def __call__(self, model: Any, args: Any) -> None:
+    def __call__(self, *args: Any) -> None:
         """Tell the recorder."""
         recorder = self.recorder()
         if recorder is not None:
-            recorder._on_call()
-
-
-class AtOutput(Hook):
-    """After a forward pass, also if it raised (then there is no output)."""
-
-    __slots__ = ()
-
-    def __call__(self, model: Any, args: Any, output: Any) -> None:
-        """Note the node of the output."""
-        recorder = self.recorder()
-        if recorder is None:
-            return
-        node: Any = getattr(output, "_node", None)
-        pending = recorder._pending
-        odd = node is None or recorder._close or recorder._noisy or len(pending) >= PENDING
-        if odd or MEASURING.get():
-            recorder._on_output(args, output)
-        else:
-            pending[node.serial,] = False
-            recorder._args = args
-
-
-class AtBackward(Hook):
-    """When a reverse pass begins somewhere."""
-
-    __slots__ = ()
-
-    def __call__(self, root: Tensor) -> None:
-        """Find out whether it goes through outputs of the model."""
-        recorder = self.recorder()
-        if recorder is None or root._node is None:
-            return
-        pending = recorder._pending
-        if len(pending) == 1 and not recorder._close:  # as a rule the loss is one operation
-            for parent in root._node.parents:
-                if parent is not None and (parent.serial,) in pending:
-                    pending.clear()
-                    recorder._differentiated(root)
-                    return
-        if not MEASURING.get():
-            recorder._on_backward(root)
-
-
-class AtStep(Hook):
-    """After a step of the optimizer."""
-
-    __slots__ = ()
-
-    def __call__(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        """Note the loss."""
-        recorder = self.recorder()
-        if recorder is None:
-            return
-        step, loss = recorder._steps, recorder._loss
-        if step + 1 == recorder._next or recorder._pending or recorder._close:
-            recorder._on_step()
-            return
-        recorder._steps = step + 1
-        recorder._loss = recorder._args = None
-        if loss is not None and not step % recorder._stride:
-            recorder._waiting.append((step, loss))
+            getattr(recorder, self.method)(*args)
 
 
 class Inside(local):
@@ -279,11 +210,12 @@ class Recorder:
         self._scored = 0
         self._probe = next((p for g in optimizer.param_groups for p in g["params"]), None)
         self._handles = [
-            optimizer.register_step_post_hook(AtStep(self)),
-            attach(Passes, "hooks", AtBackward(self)),
+            optimizer.register_step_post_hook(Hook(self, "_on_step")),
+            attach(Passes, "hooks", Hook(self, "_on_backward")),
         ]
         if isinstance(model, Module):
-            self._handles.append(model.register_forward_hook(AtOutput(self), always_call=True))
+            hook = Hook(self, "_on_output")
+            self._handles.append(model.register_forward_hook(hook, always_call=True))
         self._before_call: list[Any] = []  # a hook, while there is a close look
         self._detach = finalize(self, _remove, self._handles, self._before_call)
         self._detach.atexit = False
@@ -310,7 +242,8 @@ class Recorder:
         """Begin a close look: from now on calls of the model are heard of."""
         self._close = True
         if isinstance(self.model, Module) and not self._before_call:
-            self._before_call.append(self.model.register_forward_pre_hook(AtCall(self)))
+            hook = Hook(self, "_on_call")
+            self._before_call.append(self.model.register_forward_pre_hook(hook))
 
     def _look_no_more(self) -> None:
         """End a close look."""
@@ -318,7 +251,7 @@ class Recorder:
         self._before_call.clear()
         self._close = False
 
-    def _on_call(self) -> None:
+    def _on_call(self, model: Any, args: Any) -> None:
         """Before a forward pass; the outermost call counts, if the model calls itself."""
         inside = self._inside
         inside.depth += 1
@@ -353,8 +286,14 @@ class Recorder:
             own.outer = None
         return there
 
-    def _on_output(self, args: Any, output: Any) -> None:
-        """After a forward pass that is not quite ordinary."""
+    def _on_output(self, model: Any, args: Any, output: Any) -> None:
+        """After a forward pass, also if it raised (then there is no output)."""
+        node: Any = getattr(output, "_node", None)
+        odd = node is None or self._close or self._noisy or len(self._pending) >= PENDING
+        if not odd and not MEASURING.get():
+            self._pending[node.serial,] = False
+            self._args = args
+            return
         inside = self._inside
         if inside.depth > 0:
             inside.depth -= 1
@@ -391,7 +330,17 @@ class Recorder:
 
     def _on_backward(self, root: Tensor) -> None:
         """When a reverse pass begins: is it one through our outputs?"""
-        assert root._node is not None
+        if root._node is None:
+            return
+        pending = self._pending
+        if len(pending) == 1 and not self._close and any(
+            p is not None and (p.serial,) in pending for p in root._node.parents
+        ):  # as a rule the loss is one operation
+            pending.clear()
+            self._differentiated(root)
+            return
+        if MEASURING.get():
+            return
         if self._called:
             found = self._reached(root._node)
             for key in found:
@@ -431,15 +380,7 @@ class Recorder:
         pending = self._pending
         if not pending:
             return []
-        first = min(map(min, pending))
-        seen: dict[int, Node] = {}
-        stack = [node]
-        while stack:
-            node = stack.pop()
-            if node.serial not in seen:
-                seen[node.serial] = node
-                if node.serial > first:
-                    stack += [p for p in node.parents if p is not None]
+        seen = ancestors(node, min(map(min, pending)))
         found = [key for key in pending if not seen.keys().isdisjoint(key)]
         if not found and any(n.op is not None and n.op.name == "checkpoint" for n in seen.values()):
             found = list(pending)  # its graph is hidden
@@ -450,15 +391,7 @@ class Recorder:
     def _is_ours(self, node: Node) -> bool:
         """Whether a loss depends on our parameters: for models whose calls nobody hears of."""
         own = {p._node.serial for p in self._named().values() if p._node is not None}
-        stack, seen = [node], set()
-        while stack:
-            node = stack.pop()
-            if node.serial in own:
-                return True
-            if node.serial not in seen:
-                seen.add(node.serial)
-                stack += [p for p in node.parents if p is not None]
-        return False
+        return not own.isdisjoint(ancestors(node))
 
     def _stale(self, used: list[Any]) -> bool:
         """Whether gradients that a step has used are still there, and not zero."""
@@ -468,15 +401,18 @@ class Recorder:
 
     # --- step
 
-    def _on_step(self) -> None:
-        """After a step that is not quite ordinary."""
-        self._inside.depth = 0
+    def _on_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """After a step of the optimizer: note its loss, and whatever there is to do besides."""
         if not self._started:
             self._begin()
         step = self._steps
-        self._steps += 1
+        self._steps = step + 1
         if self._loss is not None and not step % self._stride:
             self._waiting.append((step, self._loss))
+        if step + 1 != self._next and not self._pending and not self._close:
+            self._loss = self._args = None
+            return
+        self._inside.depth = 0
         if self._close:
             self._sample(step)
             self._look_no_more()
@@ -554,16 +490,14 @@ class Recorder:
         record.samples.append(first)
         if self._train is None:
             return
-        self._find_problem()
-        for name in ("task", "metric", "classes", "chance", "constant", "uniform"):
-            setattr(record, name, getattr(self._problem, name))
+        record.adopt(self._find_problem())
         inputs, target = self._at_home(self._train)
         with _unseen(), sandbox(model):
             record.layers, seen = look(model, self._usable_loss(), inputs, target)
         first.layers, first.loss, first.examples = seen.layers, seen.loss, seen.examples
         self._score(first)
 
-    def _find_problem(self) -> None:
+    def _find_problem(self) -> Problem:
         """Find out what the network has to do."""
         inputs, target = self._at_home(self._train)
         with _unseen(), sandbox(self.model):
@@ -575,6 +509,7 @@ class Recorder:
             except Exception:  # targets out of range, say: of that the loop will tell
                 self._loss_fn_fails = True
             self._problem = problem(self._usable_loss(), output, target)
+        return self._problem
 
     def _usable_loss(self) -> Any:
         return None if self._loss_fn_fails else self.loss_fn
@@ -650,8 +585,7 @@ class Recorder:
                 state = tally.state(None, gradient)  # twins are looked for at the start only
                 state.weight = nan if old is None else rms(old)
             else:
-                offset = f"{layer.weight.rpartition('.')[0]}.bias".lstrip(".")
-                state = tally.state(old, gradient, self._record.initial.get(offset))
+                state = tally.state(old, gradient, self._record.initial.get(layer.bias))
             state.slopes = self._slopes.get(number, [])
             if p is not None and old is not None:
                 with np.errstate(all="ignore"):
