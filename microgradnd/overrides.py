@@ -31,7 +31,12 @@ WHOLE = {
     ("logical_or", "reduce"): "any",
 }
 #: What comes nearest to some of NumPy's functions whose names do not tell.
-NEAREST = {"array_equal": "allclose", "average": "mean", "isclose": "allclose"}
+NEAREST = {
+    "array_equal": "allclose", "average": "mean", "cond": "linalg.svdvals", "eig": "linalg.eigh",
+    "eigvals": "linalg.eigvalsh", "isclose": "allclose", "lstsq": "linalg.pinv",
+    "matrix_norm": "norm", "matrix_rank": "linalg.svdvals", "tensorinv": "linalg.inv",
+    "tensorsolve": "linalg.solve", "vector_norm": "norm",
+}  # fmt: skip
 #: Options that say where a result is written, or how: not for Tensors.
 REFUSED = frozenset({"out", "where", "casting", "order", "subok"})
 #: The parameters of builtins, which do not tell them in every NumPy.
@@ -47,7 +52,8 @@ BUILTIN = {
 def _nearest(name: str) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, REGISTRY | COMPOSITES, n=1, cutoff=0.6)
+    plain = [n for n, op in (REGISTRY | COMPOSITES).items() if not op.data.get("space")]
+    close = difflib.get_close_matches(name, plain, n=1, cutoff=0.6)
     near = NEAREST.get(name) or (close[0] if close else None)
     return f"; the nearest is mg.{near}" if near else "; docs/operations.md lists what does"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
 from ..primitives import primitive
 from ..protocols import composite
-from ..tape import Tensor, sum_to
+from ..tape import sum_to
 from .elementwise import absolute, astype, power, where
 from .reductions import CASES, max, min, over_or_zero, spread, sum
 from .shaping import broadcast_to, copy, expand_dims, moveaxis, squeeze, swapaxes
@@ -33,11 +34,6 @@ def positive_definite(rng, shape):
     values = 0.75 * np.arange(1, shape[-1] + 1) + rng.uniform(-0.1, 0.1, shape[:-1])
     x = vectors * values[..., None, :] @ vectors.mT
     return (x + x.mT) / 2.0
-
-
-def far_from_singular(rng, shape):
-    """Draw matrices with a large diagonal, and vectors."""
-    return rng.uniform(0.5, 1.5, shape) + (3.0 * np.eye(*shape[-2:]) if len(shape) > 1 else 0.0)
 
 
 def of_symmetric(f):
@@ -184,10 +180,13 @@ solve.vjp_all(_solve_gradients)
         (((2, 2, 2), (2, 1)), {"unit_diagonal": True}),
     ),
     reference=lambda a, b, trans=0, lower=False, unit_diagonal=False: np.linalg.solve(
-        _numpy_triangle(a, trans, lower, unit_diagonal), b
+        np.einsum("...ij->...ji" if trans else "...ij", (np.tril if lower else np.triu)(a))
+        if not unit_diagonal else np.triu(a, 1) + np.eye(a.shape[-1]), b
     ),
     tolerance=64,
-    **OPTIONS | {"domain": far_from_singular},
+    **OPTIONS
+    | {"domain": lambda rng, shape: rng.uniform(0.5, 1.5, shape) + 3.0 * np.eye(*shape[-2:])
+       if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)},
 )
 def solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False):
     r"""`scipy.linalg.solve_triangular`: :math:`A X = B` with one triangle of `a`; composed.
@@ -218,12 +217,6 @@ def solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False):
     a = where(rows >= columns if lower else rows <= columns, a, 0.0)
     a = where(rows == columns, 1.0, a) if unit_diagonal else a
     return solve(swapaxes(a, -1, -2) if trans in (1, "T") else a, b)
-
-
-def _numpy_triangle(a, trans, lower, unit):
-    a = np.tril(a) if lower else np.triu(a)
-    a = np.where(np.eye(a.shape[-1]), 1.0, a) if unit else a
-    return a.mT if trans else a
 
 
 @primitive(
@@ -382,11 +375,7 @@ def _slogdet_gradient(xp, g, out, x):
 slogdet_parts.vjp(x=_slogdet_gradient)
 
 
-class SlogdetResult(NamedTuple):
-    """What `slogdet` gives."""
-
-    sign: Tensor
-    logabsdet: Tensor
+SlogdetResult = namedtuple("SlogdetResult", "sign logabsdet")
 
 
 @composite(numpy=np.linalg.slogdet, outputs=True, cases=SQUARE, tolerance=16, **OPTIONS)
@@ -503,11 +492,7 @@ def _qr_gradient(xp, g, out):
 qr_factors.vjp(x=_qr_gradient)
 
 
-class QRResult(NamedTuple):
-    """What `qr` gives."""
-
-    Q: Tensor
-    R: Tensor
+QRResult = namedtuple("QRResult", "Q R")
 
 
 @composite(
@@ -581,11 +566,7 @@ def _eigh_gradient(xp, g, out):
 eigh_factors.vjp(x=_eigh_gradient)
 
 
-class EighResult(NamedTuple):
-    """What `eigh` gives."""
-
-    eigenvalues: Tensor
-    eigenvectors: Tensor
+EighResult = namedtuple("EighResult", "eigenvalues eigenvectors")
 
 
 @composite(
@@ -695,12 +676,7 @@ def _svd_gradient(xp, g, out):
 svd_factors.vjp(x=_svd_gradient)
 
 
-class SVDResult(NamedTuple):
-    """What `svd` gives."""
-
-    U: Tensor
-    S: Tensor
-    Vh: Tensor
+SVDResult = namedtuple("SVDResult", "U S Vh")
 
 
 @composite(
