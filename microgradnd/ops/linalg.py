@@ -446,8 +446,8 @@ def _cholesky_gradient(xp, g, out, upper):
     lower, g = (_t(xp, out), _t(xp, g)) if upper else (out, g)
     inner = xp.matmul(_t(xp, lower), g)
     inner = 0.5 * (_lower(xp, inner) + _lower(xp, inner, strict=True))
-    half = xp.solve(_t(xp, lower), inner)
-    whole = _t(xp, xp.solve(_t(xp, lower), _t(xp, half)))
+    inverse = xp.inv(lower)
+    whole = xp.matmul(xp.matmul(_t(xp, inverse), inner), inverse)
     return 0.5 * (whole + _t(xp, whole))
 
 
