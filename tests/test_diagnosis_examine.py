@@ -680,7 +680,8 @@ def test_records_of_networks_that_share_some_shapes_are_refused(theirs, text, tr
     if len(other) != 3:
         layers = look(other, None, blobs()[0][:9])[0]
         with pytest.raises(ValueError, match="another network"):
-            examine(model, mg.cross_entropy, blobs(), record=Record(layers=layers, [Sample()]))
+            examine(model, mg.cross_entropy, blobs(),
+                    record=Record(layers=layers, samples=[Sample()]))  # fmt: skip
 
 
 def test_frozen_parameters_and_records_of_a_function_fit():
