@@ -12,6 +12,7 @@ from . import (
     backend as backend,
     data as data,
     diagnosis as diagnosis,
+    linalg as linalg,
     nn as nn,
     ops as ops,
     optim as optim,
@@ -45,11 +46,12 @@ from .modes import (
     no_grad as no_grad,
     set_default_dtype as set_default_dtype,
 )
+from .ops.indexing import nonzero as nonzero
 from .primitives import Primitive as Primitive, primitive as primitive
 from .random import Generator as Generator, manual_seed as manual_seed
 from .surface import Operand
 from .tape import Tensor as Tensor
-from .tracing import detect_anomaly as detect_anomaly, trace as trace
+from .tracing import detect_anomaly as detect_anomaly, live_nodes as live_nodes, trace as trace
 from .transforms import (
     checkpoint as checkpoint,
     grad as grad,
@@ -69,6 +71,10 @@ def absolute(x: Operand) -> Tensor:
     """The magnitude, :math:`|x|`; its slope at 0 is taken as 0."""
 
 
+def adaptive_avg_pool2d(x: Operand, output_size: Any) -> Tensor:
+    """The means of so many equal parts of images: 1 for one mean of a channel."""
+
+
 def add(x: Operand, y: Operand) -> Tensor:
     """The sum, :math:`x + y`."""
 
@@ -79,6 +85,10 @@ def all(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = Fa
 
 def any(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
     """Whether any element is true (not 0)."""
+
+
+def append(x: Operand, values: Any, axis: int | None = None) -> Tensor:
+    """`x` with values after it along an axis; without one, both flattened."""
 
 
 def arccos(x: Operand) -> Tensor:
@@ -101,6 +111,10 @@ def arctan(x: Operand) -> Tensor:
     r"""The inverse tangent, :math:`\arctan x`, in :math:`(-\pi/2, \pi/2)`."""
 
 
+def arctan2(y: Operand, x: Operand) -> Tensor:
+    r"""The angle of the point (x, y), :math:`\arctan(y / x)` in the right quadrant (radians)."""
+
+
 def arctanh(x: Operand) -> Tensor:
     r"""The inverse hyperbolic tangent, :math:`\frac12\ln\frac{1+x}{1-x}`, in (-1, 1)."""
 
@@ -113,8 +127,54 @@ def argmin(x: Operand, axis: int | None = None, keepdims: bool = False) -> Tenso
     """The index of the first smallest element (a NaN counts as smallest)."""
 
 
+def argsort(x: Operand, axis: int = -1) -> Tensor:
+    """The indices that sort along an axis (of the flattened array if it is None)."""
+
+
+def array_split(x: Operand, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """A list of parts along an axis, as equal as can be (the first ones longer), or as `split`."""
+
+
 def astype(x: Operand, dtype: DTypeLike) -> Tensor:
     """The same values, :math:`x`, in another dtype; the gradient comes back in the operand's."""
+
+
+def atleast_1d(*xs: Operand) -> list[Tensor]:
+    """Numbers as arrays of one element, other operands as they are; a tuple for several."""
+
+
+def atleast_2d(*xs: Operand) -> list[Tensor]:
+    """Operands with fewer than two axes as rows, (1, n); a tuple for several."""
+
+
+def atleast_3d(*xs: Operand) -> list[Tensor]:
+    """Operands with fewer than three axes as (1, n, 1) or (m, n, 1); a tuple for several."""
+
+
+def avg_pool1d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window along one axis (see `avg_pool2d`)."""
+
+
+def avg_pool2d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window of images (N, C, H, W), or (C, H, W)."""
+
+
+def binary_cross_entropy(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
+    r"""Cross-entropy of probabilities, :math:`-t\ln x - (1 - t)\ln(1 - x)`, reduced."""
 
 
 def binary_cross_entropy_with_logits(
@@ -135,10 +195,22 @@ def bitwise_xor(x: Operand, y: Operand) -> Tensor:
     """The bits set in exactly one; for booleans, whether exactly one is true."""
 
 
+def broadcast_arrays(*xs: Operand) -> list[Tensor]:
+    """All operands broadcast against each other, without a copy, as a tuple."""
+
+
 def broadcast_to(
     x: Operand, *sizes: int | Sequence[int], shape: int | Sequence[int] | None = None
 ) -> Tensor:
     """The elements repeated along axes of length 1 and new axes, without a copy."""
+
+
+def cbrt(x: Operand) -> Tensor:
+    r"""The cube root, :math:`\sqrt[3]{x}`, of negative numbers too; its slope at 0 is infinite."""
+
+
+def ceil(x: Operand) -> Tensor:
+    r"""The smallest integer not below `x`, :math:`\lceil x \rceil`; its slope is taken as 0."""
 
 
 def celu(x: Operand, alpha: float = 1.0) -> Tensor:
@@ -160,8 +232,48 @@ def collect(x: Operand, winner: Operand) -> Tensor:
     """The elements at the winner's place along the last axis, which goes away."""
 
 
+def column_stack(xs: Sequence[Operand]) -> Tensor:
+    """Matrices side by side; vectors are columns."""
+
+
 def concatenate(xs: Sequence[Operand], axis: int = 0) -> Tensor:
     """Arrays joined along an axis that they have."""
+
+
+def conv(x: Operand, weight: Operand, bias: Operand | None = None, *, how: Any) -> Tensor:
+    """A convolution (unturned, as is usual) over any number of axes: what `conv2d` records."""
+
+
+def conv1d(
+    x: Operand,
+    weight: Any,
+    bias: Any = None,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """A convolution along one axis (see `conv2d`): (N, C, L) becomes (N, O, L')."""
+
+
+def conv2d(
+    x: Operand,
+    weight: Any,
+    bias: Any = None,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    r"""A convolution over images, :math:`y_{noij} = b_o + \sum_{cuv} w_{ocuv} x_{n,c,si+du,sj+dv}`."""
+
+
+def conv_input(y: Operand, weight: Operand, space: Any, how: Any) -> Tensor:
+    """The adjoint of a convolution for its input, of that space: a transposed convolution."""
+
+
+def conv_weight(y: Operand, x: Operand, kernel: Any, how: Any) -> Tensor:
+    """The adjoint of a convolution for its weight, of that kernel."""
 
 
 def copy(x: Operand) -> Tensor:
@@ -176,8 +288,29 @@ def cosh(x: Operand) -> Tensor:
     r"""The hyperbolic cosine, :math:`\cosh x`."""
 
 
+def cosine_similarity(x: Operand, y: Operand, axis: int = 1, eps: float = 1e-08) -> Tensor:
+    r"""The cosine of the angle between vectors, :math:`\frac{x \cdot y}{|x| |y|}`, along an axis."""
+
+
+def count_nonzero(
+    x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False
+) -> Tensor:
+    """How many elements are not 0 (a NaN is not)."""
+
+
 def crelu(x: Operand, axis: int = -1) -> Tensor:
     """Relu of the operand and of its negative, side by side; composed."""
+
+
+def cross(
+    x: Operand,
+    y: Operand,
+    axisa: int = -1,
+    axisb: int = -1,
+    axisc: int = -1,
+    axis: int | None = None,
+) -> Tensor:
+    r"""The vector product in three dimensions, :math:`x \times y`; other axes broadcast."""
 
 
 def cross_entropy(
@@ -191,8 +324,28 @@ def cross_entropy(
     r"""Cross-entropy of softmax, :math:`-\sum_c w_c\,t_c \ln\mathrm{softmax}(x)_c`, reduced."""
 
 
+def cumprod(x: Operand, axis: int | None = None) -> Tensor:
+    r"""The running product along an axis, :math:`y_i = \prod_{j \le i} x_j`; exact with zeros."""
+
+
 def cumsum(x: Operand, axis: int | None = None) -> Tensor:
     r"""The running sum along an axis, :math:`y_i = \sum_{j \le i} x_j`; flattened without one."""
+
+
+def deg2rad(x: Operand) -> Tensor:
+    r"""Degrees as radians, :math:`\frac{\pi}{180} x`."""
+
+
+def diag(x: Operand, k: int = 0) -> Tensor:
+    """A matrix of zeros with a vector on its k-th diagonal; of a matrix, that diagonal."""
+
+
+def diagonal(x: Operand, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    """The elements :math:`x_{i, i + k}` of two axes, along a new last axis."""
+
+
+def diff(x: Operand, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Tensor:
+    """Differences of neighbours along an axis, :math:`x_{i+1} - x_i`, `n` times over."""
 
 
 def divide(x: Operand, y: Operand) -> Tensor:
@@ -201,6 +354,14 @@ def divide(x: Operand, y: Operand) -> Tensor:
 
 def dot(x: Operand, y: Operand) -> Tensor:
     """`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`."""
+
+
+def dsplit(x: Operand, sections: int | Sequence[int]) -> list[Tensor]:
+    """`split` along the third axis."""
+
+
+def dstack(xs: Sequence[Operand]) -> Tensor:
+    """Arrays joined along their third axis; matrices get one of length 1, vectors (1, n, 1)."""
 
 
 def einsum(subscripts: str, *xs: Operand) -> Tensor:
@@ -239,12 +400,40 @@ def expm1(x: Operand) -> Tensor:
     """The exponential less one, :math:`e^x - 1`, exact near 0."""
 
 
+def flatten(x: Operand) -> Tensor:
+    """All elements in one row, in memory of its own; `ravel` copies only where it must."""
+
+
 def flip(x: Operand, axis: int | Sequence[int] | None = None) -> Tensor:
     """The order of the elements turned around along the given axes (all by default)."""
 
 
+def fliplr(x: Operand) -> Tensor:
+    """The order along the second axis turned around."""
+
+
+def flipud(x: Operand) -> Tensor:
+    """The order along the first axis turned around."""
+
+
+def floor(x: Operand) -> Tensor:
+    r"""The largest integer not above `x`, :math:`\lfloor x \rfloor`; its slope is taken as 0."""
+
+
 def floor_divide(x: Operand, y: Operand) -> Tensor:
     r"""The quotient rounded down, :math:`\lfloor x / y \rfloor`; it has no gradient."""
+
+
+def fmax(x: Operand, y: Operand) -> Tensor:
+    r"""The larger of two, :math:`\max(x, y)`, where a NaN loses; at a tie each gets half."""
+
+
+def fmin(x: Operand, y: Operand) -> Tensor:
+    r"""The smaller of two, :math:`\min(x, y)`, where a NaN loses; at a tie each gets half."""
+
+
+def fold(x: Operand, space: Any, how: Any) -> Tensor:
+    """Windows put back where they were taken from, sums where they overlap: `unfold`'s adjoint."""
 
 
 def gelu(x: Operand, approximate: str = "none") -> Tensor:
@@ -283,12 +472,32 @@ def hardshrink(x: Operand, lambd: float = 0.5) -> Tensor:
     r"""The operand where :math:`|x| > \lambda`, 0 elsewhere."""
 
 
+def hinge(x: Operand, target: Any, reduction: str = "mean", margin: float = 1.0) -> Tensor:
+    r"""How much of a margin is lacking, :math:`\max(m - t x, 0)`, reduced; targets are -1 or 1."""
+
+
+def hsplit(x: Operand, sections: int | Sequence[int]) -> list[Tensor]:
+    """`split` along the second axis, or along the only one."""
+
+
+def hstack(xs: Sequence[Operand]) -> Tensor:
+    """Arrays joined along their second axis, vectors and numbers along their only one."""
+
+
 def huber(x: Operand, target: Operand, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`."""
 
 
+def hypot(x: Operand, y: Operand) -> Tensor:
+    r"""The length of a vector, :math:`\sqrt{x^2 + y^2}`, without overflow; its slope at 0 is 0."""
+
+
 def identity(x: Operand) -> Tensor:
     """The operand itself, :math:`x`, as a new step of the tape."""
+
+
+def inner(x: Operand, y: Operand) -> Tensor:
+    r"""The sum over the last axis of both, :math:`\sum_k x_{ik} y_{jk}`."""
 
 
 def invert(x: Operand) -> Tensor:
@@ -305,6 +514,14 @@ def isinf(x: Operand) -> Tensor:
 
 def isnan(x: Operand) -> Tensor:
     """Whether the element is not a number."""
+
+
+def kl_div(x: Operand, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    r"""The divergence of distributions, :math:`t (\ln t - x)`, reduced; x are log-probabilities."""
+
+
+def kron(x: Operand, y: Operand) -> Tensor:
+    """Kronecker's product: every element of `x` times all of `y`, in blocks."""
 
 
 def l1(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
@@ -355,6 +572,10 @@ def logaddexp(x: Operand, y: Operand) -> Tensor:
     r"""The logarithm of a sum of exponentials, :math:`\ln(e^x + e^y)`."""
 
 
+def logaddexp2(x: Operand, y: Operand) -> Tensor:
+    r"""The logarithm to base two of a sum of powers of two, :math:`\log_2(2^x + 2^y)`."""
+
+
 def logical_and(x: Operand, y: Operand) -> Tensor:
     """Whether both are true (not 0), as booleans."""
 
@@ -371,6 +592,10 @@ def logical_xor(x: Operand, y: Operand) -> Tensor:
     """Whether exactly one is true (not 0), as booleans."""
 
 
+def logit(x: Operand, eps: Any = None) -> Tensor:
+    r"""The inverse of the sigmoid, :math:`\ln\frac{x}{1 - x}`; NaN outside [0, 1]."""
+
+
 def logsumexp(
     x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False
 ) -> Tensor:
@@ -381,8 +606,38 @@ def matmul(x: Operand, y: Operand) -> Tensor:
     """The matrix product, :math:`x y`, over the last two axes; the others broadcast."""
 
 
+def matrix_transpose(x: Operand) -> Tensor:
+    """The last two axes exchanged, as `x.mT`."""
+
+
 def max(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
     r"""The largest element, :math:`\max_i x_i`; tied elements share the gradient equally."""
+
+
+def max_pool(x: Operand, kernel: Any, how: Any) -> Tensor:
+    """The largest of each window; what `max_pool2d` records."""
+
+
+def max_pool1d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest of each window along one axis (see `max_pool2d`)."""
+
+
+def max_pool2d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest of each window of images (N, C, H, W), or (C, H, W)."""
 
 
 def maximum(x: Operand, y: Operand) -> Tensor:
@@ -395,6 +650,16 @@ def maxout(x: Operand, pieces: int, axis: int = -1) -> Tensor:
 
 def mean(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
     r"""The mean over the given axes, :math:`\frac1n \sum_i x_i`."""
+
+
+def median(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    """The middle element over the given axes; of an even count the mean of the two middle ones."""
+
+
+def meshgrid(
+    *xs: Operand, indexing: str = "xy", sparse: bool = False, copy: bool = True
+) -> list[Tensor]:
+    """The coordinates of a grid, one array for each axis, as a tuple."""
 
 
 def mfm(x: Operand, axis: int = -1) -> Tensor:
@@ -425,6 +690,10 @@ def multiply(x: Operand, y: Operand) -> Tensor:
     """The product, :math:`x y`."""
 
 
+def nan_to_num(x: Operand, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Tensor:
+    r"""Finite numbers for others: `nan` for NaN, the largest for :math:`\pm\infty` unless given."""
+
+
 def negative(x: Operand) -> Tensor:
     """The negative, :math:`-x`."""
 
@@ -441,19 +710,27 @@ def nll(
 
 def norm(
     x: Operand,
-    ord: int | str | None = None,
+    ord: float | str | None = None,
     axis: int | Sequence[int] | None = None,
     keepdims: bool = False,
 ) -> Tensor:
-    r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0."""
+    r"""`numpy.linalg.norm`: of vectors :math:`(\sum_i |x_i|^p)^{1/p}`, or of matrices; composed."""
 
 
 def not_equal(x: Operand, y: Operand) -> Tensor:
     r"""Whether :math:`x \ne y`, as booleans."""
 
 
+def one_hot(ids: Operand, num_classes: int = -1) -> Tensor:
+    """Rows with 1 at the place of the class number and 0 elsewhere, along a new last axis."""
+
+
 def outer(x: Operand, y: Operand) -> Tensor:
     """The products of all pairs, :math:`x_i y_j`, of the flattened operands."""
+
+
+def pad(x: Operand, pad_width: Any, mode: str = "constant", constant_values: int = 0) -> Tensor:
+    """The array with more elements around it, as `numpy.pad`."""
 
 
 def positive(x: Operand) -> Tensor:
@@ -472,6 +749,22 @@ def prod(x: Operand, axis: int | Sequence[int] | None = None, keepdims: bool = F
     r"""The product over the given axes, :math:`\prod_i x_i`; of nothing 1; exact with zeros."""
 
 
+def ptp(x: Operand, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    r"""The range of the elements, :math:`\max_i x_i - \min_i x_i`; those at an end share equally."""
+
+
+def put_along_axis(x: Operand, indices: Operand, values: Any, axis: int) -> Tensor:
+    """A copy of `x` with values written along an axis, where `take_along_axis` would read."""
+
+
+def rad2deg(x: Operand) -> Tensor:
+    r"""Radians as degrees, :math:`\frac{180}{\pi} x`."""
+
+
+def ravel(x: Operand) -> Tensor:
+    """All elements in one row: a view where the memory allows it."""
+
+
 def reciprocal(x: Operand) -> Tensor:
     """The reciprocal, :math:`1 / x`."""
 
@@ -488,10 +781,34 @@ def remainder(x: Operand, y: Operand) -> Tensor:
     r"""The remainder of floored division, :math:`x - y \lfloor x / y \rfloor`."""
 
 
+def repeat(x: Operand, repeats: Any, axis: int | None = None) -> Tensor:
+    """Each element several times along an axis (of the flattened array without one)."""
+
+
 def reshape(
     x: Operand, *sizes: int | Sequence[int], shape: int | Sequence[int] | None = None
 ) -> Tensor:
     """The same elements in another shape; one length may be -1."""
+
+
+def rint(x: Operand) -> Tensor:
+    r"""The nearest integer, of two the even one, :math:`\lfloor x \rceil`; its slope is taken as 0."""
+
+
+def roll(x: Operand, shift: Any, axis: int | None = None) -> Tensor:
+    """The elements moved along axes, those that leave at the end coming back at the front."""
+
+
+def rollaxis(x: Operand, axis: int, start: int = 0) -> Tensor:
+    """An axis moved to before another one; `moveaxis` is easier to read."""
+
+
+def rot90(x: Operand, k: int = 1, axes: int | Sequence[int] | None = (0, 1)) -> Tensor:
+    """The plane of two axes turned by `k` quarters, from the first axis towards the second."""
+
+
+def round(x: Operand, decimals: int = 0) -> Tensor:
+    r"""The nearest number of d decimals, :math:`10^{-d} \lfloor 10^d x \rceil`; its slope is 0."""
 
 
 def route(x: Operand, winner: Operand, pieces: int) -> Tensor:
@@ -536,8 +853,16 @@ def sin(x: Operand) -> Tensor:
     r"""The sine, :math:`\sin x` (radians)."""
 
 
+def sinc(x: Operand) -> Tensor:
+    r"""The sine over its argument, :math:`\frac{\sin \pi x}{\pi x}`, and 1 at 0."""
+
+
 def sinh(x: Operand) -> Tensor:
     r"""The hyperbolic sine, :math:`\sinh x`."""
+
+
+def smooth_l1(x: Operand, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    r"""Squared error inside beta, linear outside, :math:`d^2/2\beta` or :math:`|d| - \beta/2`."""
 
 
 def softmax(x: Operand, axis: int = -1) -> Tensor:
@@ -558,6 +883,14 @@ def softshrink(x: Operand, lambd: float = 0.5) -> Tensor:
 
 def softsign(x: Operand) -> Tensor:
     """Softsign, :math:`x / (1 + |x|)`."""
+
+
+def sort(x: Operand, axis: int = -1) -> Tensor:
+    """The elements in ascending order along an axis (of the flattened array if it is None)."""
+
+
+def sparsemax(x: Operand, axis: int = -1) -> Tensor:
+    r"""Shares of which many are 0: the point of the simplex next to x, :math:`\max(x - \tau, 0)`."""
 
 
 def split(x: Operand, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
@@ -634,10 +967,38 @@ def threshold(x: Operand, threshold: float, value: Operand) -> Tensor:
     """The operand above a threshold: :math:`x` if :math:`x > t`, else `value`."""
 
 
+def tile(x: Operand, reps: Any) -> Tensor:
+    """Copies of the whole side by side: so many along each of the last axes."""
+
+
+def topk(x: Operand, k: Any, axis: int = -1, largest: bool = True) -> list[Tensor]:
+    """The k largest (or smallest) elements along an axis, in order, and their indices."""
+
+
 def transpose(
     x: Operand, *order: int | Sequence[int] | None, axes: int | Sequence[int] | None = None
 ) -> Tensor:
     """The axes in another order (reversed if none is given)."""
+
+
+def tril(x: Operand, k: int = 0) -> Tensor:
+    """The last two axes with zeros above the k-th diagonal."""
+
+
+def triu(x: Operand, k: int = 0) -> Tensor:
+    """The last two axes with zeros below the k-th diagonal."""
+
+
+def trunc(x: Operand) -> Tensor:
+    r"""`x` without its decimals, :math:`\mathrm{sign}(x) \lfloor |x| \rfloor`; its slope is 0."""
+
+
+def unfold(x: Operand, kernel: Any, how: Any, fill: float = 0.0) -> Tensor:
+    r"""The windows under a kernel: (N, C, \*space) becomes (N, C, \*places, \*kernel)."""
+
+
+def unstack(x: Operand, axis: int = 0) -> list[Tensor]:
+    """The slices along an axis, as a tuple: what `stack` has joined."""
 
 
 def var(
@@ -646,12 +1007,64 @@ def var(
     r"""The variance, :math:`\frac{1}{n - ddof}\sum_i (x_i - \bar x)^2`."""
 
 
+def vdot(x: Operand, y: Operand) -> Tensor:
+    r"""The sum of all products, :math:`\sum_i x_i y_i`, of the flattened operands."""
+
+
+def vecdot(x: Operand, y: Operand, axis: int = -1) -> Tensor:
+    r"""The sum of products along an axis, :math:`\sum_k x_k y_k`; the other axes broadcast."""
+
+
+def vsplit(x: Operand, sections: int | Sequence[int]) -> list[Tensor]:
+    """`split` along the first axis, of two or more."""
+
+
+def vstack(xs: Sequence[Operand]) -> Tensor:
+    """Arrays joined along their first axis; vectors are rows."""
+
+
 def where(condition: Operand, x: Operand, y: Operand) -> Tensor:
     """The elements of two operands by a condition: :math:`x` where it holds, :math:`y` elsewhere."""
 
 
 abs = absolute
 
+acos = arccos
+
+acosh = arccosh
+
 amax = max
 
 amin = min
+
+around = round
+
+asin = arcsin
+
+asinh = arcsinh
+
+atan = arctan
+
+atan2 = arctan2
+
+atanh = arctanh
+
+concat = concatenate
+
+degrees = rad2deg
+
+expit = sigmoid
+
+fabs = absolute
+
+fix = trunc
+
+mod = remainder
+
+permute_dims = transpose
+
+pow = power
+
+radians = deg2rad
+
+true_divide = divide

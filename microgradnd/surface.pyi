@@ -37,6 +37,9 @@ class Surface:
     def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """The index of the first smallest element (a NaN counts as smallest)."""
 
+    def argsort(self, axis: int = -1) -> Tensor:
+        """The indices that sort along an axis (of the flattened array if it is None)."""
+
     def astype(self, dtype: DTypeLike) -> Tensor:
         """The same values, :math:`x`, in another dtype; the gradient comes back in the operand's."""
 
@@ -54,14 +57,23 @@ class Surface:
         """A copy in memory of its own, on the tape."""
 
     def copy(self) -> Tensor: ...
+    def cumprod(self, axis: int | None = None) -> Tensor:
+        r"""The running product along an axis, :math:`y_i = \prod_{j \le i} x_j`; exact with zeros."""
+
     def cumsum(self, axis: int | None = None) -> Tensor:
         r"""The running sum along an axis, :math:`y_i = \sum_{j \le i} x_j`; flattened without one."""
 
-    def dot(self, y: Operand) -> Tensor:
+    def diagonal(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The elements :math:`x_{i, i + k}` of two axes, along a new last axis."""
+
+    def dot(self, *args: Any, **kwargs: Any) -> Tensor:
         """`numpy.dot`: the sum over the last axis of `x` and the last but one of `y`."""
 
     def exp(self) -> Tensor:
         """The exponential, :math:`e^x`."""
+
+    def flatten(self, *args: Any, **kwargs: Any) -> Tensor:
+        """All elements in one row, in memory of its own; `ravel` copies only where it must."""
 
     def log(self) -> Tensor:
         r"""The natural logarithm, :math:`\ln x`."""
@@ -88,24 +100,31 @@ class Surface:
     def min(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
         r"""The smallest element, :math:`\min_i x_i`; tied elements share the gradient equally."""
 
-    def norm(
-        self,
-        ord: int | str | None = None,
-        axis: int | Sequence[int] | None = None,
-        keepdims: bool = False,
-    ) -> Tensor:
-        r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0."""
+    def nonzero(self) -> Tensor:
+        """The places of the elements that are not zero: an array of indices for each axis, as a tuple."""
+
+    def norm(self, *args: Any, **kwargs: Any) -> Tensor:
+        r"""`numpy.linalg.norm`: of vectors :math:`(\sum_i |x_i|^p)^{1/p}`, or of matrices; composed."""
 
     def prod(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
         r"""The product over the given axes, :math:`\prod_i x_i`; of nothing 1; exact with zeros."""
 
+    def ravel(self, *args: Any, **kwargs: Any) -> Tensor:
+        """All elements in one row: a view where the memory allows it."""
+
     def relu(self) -> Tensor:
         r"""Rectified linear unit, :math:`\max(x, 0)`; its slope at 0 is taken as 0, a NaN stays."""
+
+    def repeat(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Each element several times along an axis (of the flattened array without one)."""
 
     def reshape(
         self, *sizes: int | Sequence[int], shape: int | Sequence[int] | None = None
     ) -> Tensor:
         """The same elements in another shape; one length may be -1."""
+
+    def round(self, decimals: int = 0) -> Tensor:
+        r"""The nearest number of d decimals, :math:`10^{-d} \lfloor 10^d x \rceil`; its slope is 0."""
 
     def sigmoid(self) -> Tensor:
         r"""The logistic function, :math:`\sigma(x) = 1 / (1 + e^{-x})`."""
@@ -138,6 +157,9 @@ class Surface:
 
     def to(self, target: Any) -> Tensor:
         """Give the tensor on another backend (`"numpy"`, `"cupy"`) or in another dtype."""
+
+    def trace(self, *args: Any, **kwargs: Any) -> Tensor:
+        r"""The sum of a diagonal of two axes, :math:`\sum_i x_{i, i + k}`."""
 
     def transpose(
         self, *order: int | Sequence[int] | None, axes: int | Sequence[int] | None = None

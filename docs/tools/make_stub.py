@@ -143,7 +143,7 @@ def package() -> str:
         value = getattr(mg, name)
         if name in ALIASES:
             continue  # beside what they stand for, below
-        if name in mg.REGISTRY or name in mg.COMPOSITES:
+        if value is (mg.REGISTRY | mg.COMPOSITES).get(name):
             params = joined(parameters(value), str)
             summary = docstring(value).partition("\n\n")[0]
             functions.append(define(name, params, returns(value), summary))
@@ -171,14 +171,15 @@ def linalg() -> str:
     """The text of `linalg.pyi`."""
     results = ["EighResult", "QRResult", "SVDResult", "SlogdetResult"]
     head = (
-        "from typing import Any\n\nfrom numpy.linalg import LinAlgError as LinAlgError\n\n"
+        "from collections.abc import Sequence\nfrom typing import Any\n\n"
+        "from numpy.linalg import LinAlgError as LinAlgError\n\n"
         + _import(".ops.linalg", results) + _import(".surface", ["Operand"]) + "from .tape import "
         "Tensor\n\n"
     )
     functions = [
         define(name, joined(parameters(op), str), returns(op), docstring(op).partition("\n\n")[0])
         for name, op in sorted(vars(mg.linalg).items())
-        if name in mg.linalg.__all__ and name != "LinAlgError"
+        if name in vars(mg.linalg)["__all__"] and name != "LinAlgError"
     ]
     return HEADER.format(what="Linear algebra, with its types.") + head + "\n".join(functions)
 
@@ -199,6 +200,8 @@ def module_class(name: str, cls: Any) -> str:
 
 
 def _type_of(p: inspect.Parameter) -> str:
+    if p.default is None:
+        return "Any"
     return "float" if p.default is p.empty else type(p.default).__name__
 
 

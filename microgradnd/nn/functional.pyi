@@ -10,6 +10,32 @@ from ..random import Generator
 from ..surface import Operand
 from ..tape import Tensor
 
+def adaptive_avg_pool2d(x: Operand, output_size: Any) -> Tensor:
+    """The means of so many equal parts of images: 1 for one mean of a channel."""
+
+
+def avg_pool1d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window along one axis (see `avg_pool2d`)."""
+
+
+def avg_pool2d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window of images (N, C, H, W), or (C, H, W)."""
+
+
 def batch_norm(
     x: Tensor,
     running_mean: Tensor | None,
@@ -23,6 +49,10 @@ def batch_norm(
     """Standardize each channel (axis 1) over the batch, then scale and shift."""
 
 
+def binary_cross_entropy(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
+    r"""Cross-entropy of probabilities, :math:`-t\ln x - (1 - t)\ln(1 - x)`, reduced."""
+
+
 def binary_cross_entropy_with_logits(
     x: Operand, target: Operand, pos_weight: Operand | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -31,6 +61,48 @@ def binary_cross_entropy_with_logits(
 
 def celu(x: Operand, alpha: float = 1.0) -> Tensor:
     r"""Continuously differentiable elu: :math:`\max(x, 0) + \min(\alpha(e^{x/\alpha} - 1), 0)`."""
+
+
+def conv(x: Operand, weight: Operand, bias: Operand | None = None, *, how: Any) -> Tensor:
+    """A convolution (unturned, as is usual) over any number of axes: what `conv2d` records."""
+
+
+def conv1d(
+    x: Operand,
+    weight: Any,
+    bias: Any = None,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """A convolution along one axis (see `conv2d`): (N, C, L) becomes (N, O, L')."""
+
+
+def conv2d(
+    x: Operand,
+    weight: Any,
+    bias: Any = None,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    r"""A convolution over images, :math:`y_{noij} = b_o + \sum_{cuv} w_{ocuv} x_{n,c,si+du,sj+dv}`."""
+
+
+def conv_input(y: Operand, weight: Operand, space: Any, how: Any) -> Tensor:
+    """The adjoint of a convolution for its input, of that space: a transposed convolution."""
+
+
+def conv_weight(y: Operand, x: Operand, kernel: Any, how: Any) -> Tensor:
+    """The adjoint of a convolution for its weight, of that kernel."""
+
+
+def cosine_similarity(
+    x: Operand, y: Operand, axis: int = 1, eps: float = 1e-08, *, dim: int = ...
+) -> Tensor:
+    r"""The cosine of the angle between vectors, :math:`\frac{x \cdot y}{|x| |y|}`, along an axis."""
 
 
 def crelu(x: Operand, axis: int = -1, *, dim: int = ...) -> Tensor:
@@ -60,6 +132,10 @@ def elu(x: Operand, alpha: float = 1.0) -> Tensor:
 
 def embedding(ids: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """Give the rows of a table: ids (...) and weight (n, d) make (..., d)."""
+
+
+def fold(x: Operand, space: Any, how: Any) -> Tensor:
+    """Windows put back where they were taken from, sums where they overlap: `unfold`'s adjoint."""
 
 
 def gelu(x: Operand, approximate: str = "none") -> Tensor:
@@ -98,12 +174,20 @@ def hardtanh(x: Operand, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     r"""The operand held between two values, :math:`\min(\max(x, a), b)`."""
 
 
+def hinge(x: Operand, target: Any, reduction: str = "mean", margin: float = 1.0) -> Tensor:
+    r"""How much of a margin is lacking, :math:`\max(m - t x, 0)`, reduced; targets are -1 or 1."""
+
+
 def huber(x: Operand, target: Operand, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`."""
 
 
 def huber_loss(x: Operand, target: Operand, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`."""
+
+
+def kl_div(x: Operand, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    r"""The divergence of distributions, :math:`t (\ln t - x)`, reduced; x are log-probabilities."""
 
 
 def l1(x: Operand, target: Operand, reduction: str = "mean") -> Tensor:
@@ -143,6 +227,32 @@ def log_softmax(x: Operand, axis: int = -1, *, dim: int = ...) -> Tensor:
 
 def logsigmoid(x: Operand) -> Tensor:
     r"""The logarithm of the sigmoid, :math:`-\ln(1 + e^{-x})`, without overflow."""
+
+
+def max_pool(x: Operand, kernel: Any, how: Any) -> Tensor:
+    """The largest of each window; what `max_pool2d` records."""
+
+
+def max_pool1d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest of each window along one axis (see `max_pool2d`)."""
+
+
+def max_pool2d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest of each window of images (N, C, H, W), or (C, H, W)."""
 
 
 def maxout(x: Operand, pieces: int, axis: int = -1, *, dim: int = ...) -> Tensor:
@@ -219,6 +329,10 @@ def silu(x: Operand) -> Tensor:
     r"""Sigmoid-weighted linear unit (swish), :math:`x\,\sigma(x)`."""
 
 
+def smooth_l1(x: Operand, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    r"""Squared error inside beta, linear outside, :math:`d^2/2\beta` or :math:`|d| - \beta/2`."""
+
+
 def softmax(x: Operand, axis: int = -1, *, dim: int = ...) -> Tensor:
     r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf."""
 
@@ -239,6 +353,10 @@ def softsign(x: Operand) -> Tensor:
     """Softsign, :math:`x / (1 + |x|)`."""
 
 
+def sparsemax(x: Operand, axis: int = -1, *, dim: int = ...) -> Tensor:
+    r"""Shares of which many are 0: the point of the simplex next to x, :math:`\max(x - \tau, 0)`."""
+
+
 def squareplus(x: Operand, b: float = 4.0) -> Tensor:
     r"""An algebraic smooth relu, :math:`(x + \sqrt{x^2 + b}) / 2`, exact for large negative `x`."""
 
@@ -253,4 +371,8 @@ def tanhshrink(x: Operand) -> Tensor:
 
 def threshold(x: Operand, threshold: float, value: Operand) -> Tensor:
     """The operand above a threshold: :math:`x` if :math:`x > t`, else `value`."""
+
+
+def unfold(x: Operand, kernel: Any, how: Any, fill: float = 0.0) -> Tensor:
+    r"""The windows under a kernel: (N, C, \*space) becomes (N, C, \*places, \*kernel)."""
 

@@ -22,6 +22,40 @@ class Operation(Module):
     def forward(self, *inputs: Any) -> Tensor: ...
     def __call__(self, *inputs: Any) -> Tensor: ...
 
+class AdaptiveAvgPool2d(Operation):
+    """The means of so many equal parts of images: 1 for one mean of a channel."""
+
+    def __init__(self, output_size: float) -> None: ...
+
+class AvgPool1d(Operation):
+    """The mean of each window along one axis (see `avg_pool2d`)."""
+
+    def __init__(
+        self,
+        kernel_size: float,
+        stride: Any = None,
+        padding: int = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None: ...
+
+class AvgPool2d(Operation):
+    """The mean of each window of images (N, C, H, W), or (C, H, W)."""
+
+    def __init__(
+        self,
+        kernel_size: float,
+        stride: Any = None,
+        padding: int = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None: ...
+
+class BCELoss(Operation):
+    r"""Cross-entropy of probabilities, :math:`-t\ln x - (1 - t)\ln(1 - x)`, reduced."""
+
+    def __init__(self, reduction: str = "mean") -> None: ...
+
 class BCEWithLogitsLoss(Operation):
     r"""Cross-entropy of a sigmoid, :math:`-w\,t\ln\sigma(x) - (1 - t)\ln(1 - \sigma(x))`, reduced."""
 
@@ -36,6 +70,11 @@ class CReLU(Operation):
     """Relu of the operand and of its negative, side by side; composed."""
 
     def __init__(self, dim: int = -1) -> None: ...
+
+class CosineSimilarity(Operation):
+    r"""The cosine of the angle between vectors, :math:`\frac{x \cdot y}{|x| |y|}`, along an axis."""
+
+    def __init__(self, dim: int = 1, eps: float = 1e-08) -> None: ...
 
 class CrossEntropyLoss(Operation):
     r"""Cross-entropy of softmax, :math:`-\sum_c w_c\,t_c \ln\mathrm{softmax}(x)_c`, reduced."""
@@ -83,10 +122,20 @@ class Hardtanh(Operation):
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None: ...
 
+class HingeLoss(Operation):
+    r"""How much of a margin is lacking, :math:`\max(m - t x, 0)`, reduced; targets are -1 or 1."""
+
+    def __init__(self, reduction: str = "mean", margin: float = 1.0) -> None: ...
+
 class HuberLoss(Operation):
     r"""Squared error inside delta, linear outside, :math:`d^2/2` or :math:`\delta(|d| - \delta/2)`."""
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None: ...
+
+class KLDivLoss(Operation):
+    r"""The divergence of distributions, :math:`t (\ln t - x)`, reduced; x are log-probabilities."""
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None: ...
 
 class L1Loss(Operation):
     """The absolute error, :math:`|x - t|`, reduced; its slope at 0 is 0."""
@@ -117,6 +166,30 @@ class MSELoss(Operation):
     """The squared error, :math:`(x - t)^2`, reduced."""
 
     def __init__(self, reduction: str = "mean") -> None: ...
+
+class MaxPool1d(Operation):
+    """The largest of each window along one axis (see `max_pool2d`)."""
+
+    def __init__(
+        self,
+        kernel_size: float,
+        stride: Any = None,
+        padding: int = 0,
+        dilation: int = 1,
+        ceil_mode: bool = False,
+    ) -> None: ...
+
+class MaxPool2d(Operation):
+    """The largest of each window of images (N, C, H, W), or (C, H, W)."""
+
+    def __init__(
+        self,
+        kernel_size: float,
+        stride: Any = None,
+        padding: int = 0,
+        dilation: int = 1,
+        ceil_mode: bool = False,
+    ) -> None: ...
 
 class Mish(Operation):
     r"""Mish, :math:`x \tanh(\ln(1 + e^x))`. Source: Misra (BMVC 2020)."""
@@ -160,6 +233,11 @@ class Sigmoid(Operation):
 
     def __init__(self) -> None: ...
 
+class SmoothL1Loss(Operation):
+    r"""Squared error inside beta, linear outside, :math:`d^2/2\beta` or :math:`|d| - \beta/2`."""
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None: ...
+
 class Softmax(Operation):
     r"""Shares that sum to 1, :math:`e^{x_i} / \sum_j e^{x_j}`; NaN where all are -inf."""
 
@@ -184,6 +262,11 @@ class Softsign(Operation):
     """Softsign, :math:`x / (1 + |x|)`."""
 
     def __init__(self) -> None: ...
+
+class Sparsemax(Operation):
+    r"""Shares of which many are 0: the point of the simplex next to x, :math:`\max(x - \tau, 0)`."""
+
+    def __init__(self, dim: int = -1) -> None: ...
 
 class Squareplus(Operation):
     r"""An algebraic smooth relu, :math:`(x + \sqrt{x^2 + b}) / 2`, exact for large negative `x`."""

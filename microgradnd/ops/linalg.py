@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections import namedtuple
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,7 @@ pseudo_inverse.vjp(x=_pinv_gradient)
     tolerance=64,
     **OPTIONS,
 )
-def pinv(x, rcond=None, hermitian=False, rtol=1e-15):
+def pinv(x, rcond: float | None = None, hermitian=False, rtol: float | None = 1e-15):
     r"""The pseudo-inverse, :math:`V S^{-1} U^T`, without the singular values near 0.
 
     `pinv(a) @ b` is the least-squares solution of least norm. The gradient is that at constant
@@ -284,7 +285,7 @@ def pinv(x, rcond=None, hermitian=False, rtol=1e-15):
     tolerance=64,
     **OPTIONS,
 )
-def matrix_power(x, n):
+def matrix_power(x, n: int):
     r"""A whole power of square matrices, :math:`X^n`; of the inverse if it is negative; composed.
 
     Example:
@@ -776,7 +777,12 @@ euclidean.vjp(x=lambda xp, g, out, x, axis: spread(xp, over_or_zero(xp, g, out),
         ("norm, ord 'nuc', at 0", ([[0.0, 0.0]],), {"ord": "nuc"}, ([[0.0, 0.0]],)),
     ),
 )
-def norm(x, ord=None, axis=None, keepdims=False):
+def norm(
+    x,
+    ord: float | str | None = None,
+    axis: int | Sequence[int] | None = None,
+    keepdims=False,
+):
     r"""`numpy.linalg.norm`: of vectors :math:`(\sum_i |x_i|^p)^{1/p}`, or of matrices; composed.
 
     Args:
