@@ -15,18 +15,16 @@ import numpy as np
 from ..backend import of
 from ..extras import Drawable
 from ..functions import asarray
-from ..modes import enable_grad
 from ..nn.layers import Maxout, PReLU
 from ..nn.module import Module
 from ..tape import Node, Tensor
 from .evidence import Evidence, Layer, LayerState
 from .facts import Facts
 from .measure import host, spread, taken
-from .observe import Tally, Watcher, batches, clone, look, measuring, untouched, watching
+from .observe import ROWS, Watcher, look, survey
 from .tables import bar, table
 from .thresholds import Thresholds
 
-ROWS = 256
 #: Points of a learned shape's curve.
 POINTS = 61
 #: What is drawn of many: panels of a picture.
@@ -192,25 +190,6 @@ def activation_stats(model: Any, x: Any) -> Activations:
     return Activations(layers, sample.layers)
 
 
-def _tally(model: Any, x: Any, watch: type[Watcher] = Watcher) -> tuple[Any, list[Tally]]:
-    """Run all rows through a clone; give what watched them, and the sums of each layer."""
-    xs = tuple(map(asarray, x if isinstance(x, tuple) else (x,)))
-    with untouched(model), enable_grad():
-        copy = measuring(clone(model))
-        if isinstance(copy, Module):
-            copy.requires_grad_()
-        watcher, tallies = watch(copy), list[Tally]()
-        for rows in batches(len(xs[0]), ROWS):
-            watcher.forget()
-            with watching(watcher):
-                copy(*(part[rows] for part in xs))
-            watcher.listen()
-            tallies += [Tally(layer) for layer in watcher.layers[len(tallies) :]]
-            for seen in watcher.seen:
-                tallies[seen.number].add(seen)
-    return watcher, tallies
-
-
 @dataclass(repr=False)
 class Dead:
     """Units that do nothing for any row.
@@ -262,12 +241,11 @@ def dead_units(model: Any, x: Any) -> Dead:
         >>> mg.diagnosis.dead_units(net, mg.tensor([[-1.0], [1.0]])).names
         ['0[1]']
     """
-    watcher, tallies = _tally(model, x)
     found = Dead({}, {})
-    for layer, tally in zip(watcher.layers, tallies, strict=True):
+    for tally in survey(model, x).tallies.values():
         if tally.alive is not None:
-            found.units[layer.name] = len(tally.alive)
-            found.dead[layer.name] = np.flatnonzero(~tally.alive).tolist()
+            found.units[tally.layer.name] = len(tally.alive)
+            found.dead[tally.layer.name] = np.flatnonzero(~tally.alive).tolist()
     return found
 
 
@@ -328,12 +306,9 @@ def piece_usage(model: Any, x: Any) -> Pieces:
         >>> [counts.tolist() for counts in used.counts.values()]
         [[[2, 1, 0]]]
     """
-    watcher, tallies = _tally(model, x)
-    found = Pieces()
-    for layer, tally in zip(watcher.layers, tallies, strict=True):
-        if tally.wins is not None:
-            found.counts[layer.name], found.states[layer.name] = tally.wins, tally.state()
-    return found
+    tallies = [t for t in survey(model, x).tallies.values() if t.wins is not None]
+    return Pieces({t.layer.name: t.wins for t in tallies},
+                  {t.layer.name: t.state() for t in tallies})  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ shapes
@@ -464,14 +439,14 @@ def _maxouts(model: Module, x: Any) -> list[tuple[str, Any, Any, int, Any]]:
                 found.append((name, w, b, m.pieces, None))
         return found
     xs = tuple(map(asarray, x if isinstance(x, tuple) else (x,)))
-    watcher, _ = _tally(model, taken(xs, spread(len(xs[0]), ROWS)), _Inputs)
+    watcher = survey(model, taken(xs, spread(len(xs[0]), ROWS)), _Inputs)
     parameters = dict(model.named_parameters())
     for seen in watcher.seen:
         layer = seen.layer
         weight = parameters.get(layer.weight)
         if seen.pieces is None or weight is None or weight.ndim != 2:
             continue
-        w, b = _numbers(weight, parameters.get(f"{layer.weight.rpartition('.')[0]}.bias"))
+        w, b = _numbers(weight, parameters.get(layer.bias))
         inputs = watcher.inputs[seen.number][-1]
         if w.shape[1] != inputs.shape[1] or len(w) != layer.units * layer.pieces:
             w = w.T  # x @ W

@@ -9,7 +9,7 @@ f the next nonlinear operation on z. So a `Sequential`, a class with activations
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from math import log, nan, sqrt
@@ -43,6 +43,8 @@ STEEPEST = {
     "sigmoid": 0.25, "tanh": 1.0, "softsign": 1.0, "hard_sigmoid": 1 / 6, "hard_tanh": 1.0,
     "erf": 2 / sqrt(np.pi), "arctan": 1.0,
 }  # fmt: skip
+#: Rows at a time.
+ROWS = 256
 #: Below this share of the steepest slope a value counts as saturated (sigmoid: |z| > 5).
 FLAT = 0.027
 
@@ -59,10 +61,12 @@ class Seen:
         winner: Of a Maxout: index of the winning piece per group, its groups along the last axis.
         pieces: Of a Maxout: z with groups and pieces as its last two axes.
         delta: dL/dz (of a Maxout dL/da), a raw array, as soon as backward was there.
+        slopes: As of a `LayerState`.
     """
 
     __slots__ = (
-        "__weakref__", "a", "axis", "delta", "layer", "number", "pieces", "slope", "winner", "z",
+        "__weakref__", "a", "axis", "delta", "layer", "number", "pieces", "slope", "slopes",
+        "winner", "z",
     )  # fmt: skip
 
     def __init__(self, layer: Layer, number: int, z: Tensor, axis: int = -1):
@@ -71,9 +75,11 @@ class Seen:
         self.winner: Any = None
         self.pieces: Any = None
         self.delta: Any = None
+        self.slopes: list[float] = []
 
     def listen(self) -> None:
-        """Note the gradient when a reverse pass comes."""
+        """Note the gradient when a reverse pass comes, and now what it will free."""
+        self.slopes = learned(self.a._node)
         tensor = self.a if self.pieces is not None else self.z
         seen = ref(self)  # the node holds the hook, and we hold the node
 
@@ -94,11 +100,14 @@ class Watcher:
     Attributes:
         layers: The layers in the order of their first use, over all passes.
         seen: What was seen in this pass; `forget()` begins another.
+        tallies: The sums of each layer, by its number.
     """
 
     def __init__(self, model: Any = None):
         named = model.named_parameters() if hasattr(model, "named_parameters") else ()
-        self.names = {p._node.serial: n for n, p in named if p._node is not None}
+        self.parameters: dict[str, Tensor] = dict(named)
+        self.names = {p._node.serial: n for n, p in self.parameters.items() if p._node is not None}
+        self.tallies: dict[int, Tally] = {}
         self.layers: list[Layer] = []
         self.weights: list[Tensor | None] = []
         self.numbers: dict[int, int] = {}  # serial of a weight -> number of its layer
@@ -118,6 +127,11 @@ class Watcher:
         if self.layers:
             for i, layer in enumerate(self.layers):
                 layer.output = i == len(self.layers) - 1
+
+    def tally(self, seen: Iterable[Seen]) -> None:
+        """Add uses to the sums of their layers."""
+        for use in seen:
+            self.tallies.setdefault(use.number, Tally(use.layer)).add(use)
 
     # --- what the engine tells
 
@@ -252,10 +266,12 @@ class Tally:
         self.counts = np.zeros(BINS, np.int64)
         self.wins: Any = None
         self.ties = self.groups = 0
+        self.slopes: list[float] = []
 
     def add(self, seen: Seen) -> None:
         """Add one use. Its gradient is that of a mean; times the rows it is that of one example."""
         host = of(seen.a._array).to_numpy
+        self.slopes = seen.slopes
         a = host(seen.a._array).astype(np.float64)
         z = a if seen.z is seen.a else host(seen.z._array).astype(np.float64)
         self.count += a.size
@@ -319,6 +335,7 @@ class Tally:
             mean=sums["a"], std=sqrt(max(sums["aa"] - sums["a"] ** 2, 0.0)),
             z_mean=sums["z"], z_std=sqrt(max(sums["zz"] - sums["z"] ** 2, 0.0)),
             zeros=sums["zeros"], low=self.low, high=self.high, counts=self.counts.tolist(),
+            slopes=self.slopes,
         )  # fmt: skip
         if self.sloped:
             state.slope = self.sums["slope"] / self.sloped
@@ -371,13 +388,6 @@ def alike(weight: Any, bias: Any, fan_in: int) -> float:
     twin[order[1:]] |= close
     twin[order[:-1]] |= close
     return float(twin.mean())
-
-
-def biases(model: Any, layers: list[Layer]) -> list[Any]:
-    """Give the bias of each layer's module as a raw array, or None."""
-    named = dict(model.named_parameters()) if hasattr(model, "named_parameters") else {}
-    return [raw(named.get(f"{layer.weight.rpartition('.')[0]}.bias".lstrip(".")))
-            for layer in layers]  # fmt: skip
 
 
 def learned(node: Node | None) -> list[float]:
@@ -451,7 +461,7 @@ def batches(n: int, size: int) -> list[slice]:
 
 
 def look(
-    model: Any, loss_fn: Any, inputs: Any, target: Any = None, batch: int = 256,
+    model: Any, loss_fn: Any, inputs: Any, target: Any = None, batch: int = ROWS,
 ) -> tuple[list[Layer], Sample]:  # fmt: skip
     """Measure every layer on all given rows, forward and (with a loss) backward, on a clone.
 
@@ -465,53 +475,51 @@ def look(
     Returns:
         The layers, and a `Sample` with their states; its `loss` is the mean over all rows.
     """
+    y = None if loss_fn is None or target is None else asarray(target)
+    total, examples = 0.0, 0
+    gradients: dict[int, Any] = {}
+    for seen, rows, share, output in walk(model, inputs, batch=batch):
+        watcher, examples = seen, rows.stop
+        loss = None if y is None else loss_fn(output, y[rows])
+        total += nan if loss is None else loss.item() * share
+        if loss is not None and loss._node is not None:
+            one = wrap(of(loss._array).xp.ones_like(loss._array))
+            for leaf, g in reverse([(loss._node, one)], taped=False, free=True):
+                gradients[leaf.serial] = gradients.get(leaf.serial, 0.0) + g._array * share
+    states = []
+    for number, (layer, weight) in enumerate(zip(watcher.layers, watcher.weights, strict=True)):
+        node = getattr(weight, "_node", None)
+        gradient = None if node is None else gradients.get(leaf_of(node))
+        bias = raw(watcher.parameters.get(layer.bias))
+        states.append(watcher.tallies[number].state(raw(weight), gradient, bias))
+    return watcher.layers, Sample(loss=total, examples=examples, layers=states)
+
+
+def walk(
+    model: Any, inputs: Any, watch: Any = Watcher, batch: int = ROWS
+) -> Iterator[tuple[Any, slice, float, Any]]:
+    """Run all rows through a clone: gives its watcher and the rows, share and output of each part.
+
+    When the next part comes, what was seen is added to the watcher's tallies.
+    """
     xs = tuple(map(asarray, inputs if isinstance(inputs, tuple) else (inputs,)))
-    y = None if target is None else asarray(target)
-    n = len(xs[0])
     with untouched(model), enable_grad():
-        sandbox = measuring(clone(model))
-        if isinstance(sandbox, Module):
-            sandbox.requires_grad_()
-        watcher = Watcher(sandbox)
-        tallies: list[Tally] = []
-        gradients: dict[int, Any] = {}
-        uses: dict[int, list[float]] = {}
-        total = 0.0
-        for rows in batches(n, batch):
-            share = (rows.stop - rows.start) / n
-            parts = [x[rows] for x in xs]
+        copied = measuring(clone(model))
+        if isinstance(copied, Module):
+            copied.requires_grad_()
+        watcher = watch(copied)
+        for rows in batches(len(xs[0]), batch):
             watcher.forget()
             with watching(watcher):
-                output = sandbox(*parts)
-            loss = None if loss_fn is None or y is None else loss_fn(output, y[rows])
-            for seen in watcher.seen:
-                uses.setdefault(seen.number, learned(seen.a._node))
-            if loss is not None:
-                total += loss.item() * share
-            if loss is not None and loss._node is not None:
-                watcher.listen()
-                one = wrap(of(loss._array).xp.ones_like(loss._array))
-                for leaf, g in reverse([(loss._node, one)], taped=False, free=True):
-                    array = g._array * share
-                    known = gradients.get(leaf.serial)
-                    gradients[leaf.serial] = array if known is None else known + array
-            else:
-                watcher.listen()
-            tallies += [Tally(layer) for layer in watcher.layers[len(tallies):]]
-            for seen in watcher.seen:
-                tallies[seen.number].add(seen)
-        found = biases(sandbox, watcher.layers)
-    states = []
-    for tally, weight, bias in zip(tallies, watcher.weights, found, strict=True):
-        node = None if weight is None else weight._node
-        array = None if weight is None else weight._array
-        serial = None if node is None else leaf_of(node)
-        states.append(tally.state(array, gradients.get(serial) if serial else None, bias))
-    for number, slopes in uses.items():
-        states[number].slopes = slopes
-    sample = Sample(loss=total if loss_fn is not None and y is not None else nan, examples=n,
-                    layers=states)  # fmt: skip
-    return watcher.layers, sample
+                output = copied(*(x[rows] for x in xs))
+            watcher.listen()
+            yield watcher, rows, (rows.stop - rows.start) / max(len(xs[0]), 1), output
+            watcher.tally(watcher.seen)
+
+
+def survey(model: Any, inputs: Any, watch: Any = Watcher) -> Any:
+    """Run all rows through a clone, and give what watched them."""
+    return [watcher for watcher, *_ in walk(model, inputs, watch)][-1]
 
 
 def ancestors(root: Node, since: int = 0) -> dict[int, Node]:

@@ -37,9 +37,9 @@ CHOICES = frozenset({"maximum", "maxout", "minimum"})
 AFFINE = frozenset(
     {
         "add", "astype", "broadcast_to", "concatenate", "conv", "copy", "cumsum", "divide",
-        "einsum", "expand_dims", "flip", "getitem", "identity", "linear", "matmul", "mean", "moveaxis",
-        "multiply", "negative", "positive", "reshape", "split", "squeeze", "stack", "subtract",
-        "sum", "swapaxes", "take", "transpose", "unfold",
+        "einsum", "expand_dims", "flip", "getitem", "identity", "linear", "matmul", "mean",
+        "moveaxis", "multiply", "negative", "positive", "reshape", "split", "squeeze", "stack",
+        "subtract", "sum", "swapaxes", "take", "transpose", "unfold",
     }
 )  # fmt: skip
 #: Of these, those that are no longer affine when two operands depend on the data.

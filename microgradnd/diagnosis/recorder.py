@@ -47,7 +47,7 @@ from .measure import (
     spread,
     taken,
 )
-from .observe import Seen, Tally, Watcher, ancestors, clone, flatten, learned, look, rms
+from .observe import Seen, Watcher, ancestors, clone, flatten, look, rms
 
 FORMAT, VERSION = "microgradnd record", 1
 #: Steps at which the layers are looked at by default, and then every so many.
@@ -199,9 +199,7 @@ class Recorder:
         # A close look: forward passes under way, their numbers, the weights before the step.
         self._watcher = Watcher()
         self._seen: list[Seen] = []
-        self._tallies: dict[int, Tally] = {}
         self._before: dict[str, Any] = {}
-        self._slopes: dict[int, list[float]] = {}
         self._alive: dict[str, deque[Any]] = {}
         self._now = 0  # examples of the forward pass under way
         self._close = True  # whether this step is looked at closely
@@ -518,20 +516,13 @@ class Recorder:
         """Sum up what was seen of a forward pass, if backward has been there."""
         seen, self._seen = self._seen, []
         self._watcher.forget()
-        for use in seen:
-            if use.delta is not None:
-                number = use.number
-                if number not in self._tallies:
-                    self._tallies[number] = Tally(use.layer)
-                self._tallies[number].add(use)
+        self._watcher.tally(use for use in seen if use.delta is not None)
 
     def _remember(self) -> None:
-        """Note the weights before a step that is looked at, and what backward will free."""
+        """Note the weights before a step that is looked at."""
         named, watcher = self._named(), self._watcher
         self._before = {layer.weight: named[layer.weight]._array.copy()
                         for layer in watcher.layers if layer.weight in named}  # fmt: skip
-        for use in self._seen:
-            self._slopes[use.number] = learned(use.a._node)
 
     def _sample(self, step: int) -> None:
         """Finish the close look at a step that was just made."""
@@ -562,15 +553,14 @@ class Recorder:
             if self._loop is None:
                 self._score(sample)
             self._add(sample)
-        self._tallies, self._before, self._slopes = {}, {}, {}
+        self._watcher.tallies, self._before = {}, {}
 
     def _states(self, step: int, named: dict[str, Any]) -> dict[int, LayerState]:
         """Give the states of the layers that were seen, by their numbers in the record."""
         layers, found = self._record.layers, {}
         places = {layer.weight: i for i, layer in enumerate(layers)}
-        seen = self._watcher.layers
-        for number, tally in sorted(self._tallies.items()):
-            layer = seen[number]
+        for _, tally in sorted(self._watcher.tallies.items()):
+            layer = tally.layer
             if layer.weight not in places:
                 places[layer.weight] = len(layers)
                 layers.append(layer)
@@ -586,7 +576,6 @@ class Recorder:
                 state.weight = nan if old is None else rms(old)
             else:
                 state = tally.state(old, gradient, self._record.initial.get(layer.bias))
-            state.slopes = self._slopes.get(number, [])
             if p is not None and old is not None:
                 with np.errstate(all="ignore"):
                     state.update = rms(of(before).to_numpy(p._array) - old) / (state.weight or nan)
@@ -652,7 +641,7 @@ class Recorder:
         """Let go of everything that belongs to a step under way."""
         self._unwatch()
         self._watcher.forget()
-        self._seen, self._tallies, self._before, self._slopes = [], {}, {}, {}
+        self._seen, self._watcher.tallies, self._before = [], {}, {}
         self._args = self._used = None
 
     # --- fit
