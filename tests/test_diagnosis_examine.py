@@ -27,9 +27,10 @@ from microgradnd.diagnosis.evidence import (
     Score,
     plain,
 )
-from microgradnd.diagnosis.examination import examine, from_record, gradient_check
+from microgradnd.diagnosis.examination import examine, from_record
 from microgradnd.diagnosis.measure import describe, first_output, pair, problem, sandbox
 from microgradnd.diagnosis.observe import clone, look
+from microgradnd.diagnosis.perturb import gradient_check
 from microgradnd.diagnosis.remedies import TRY, verify
 from microgradnd.diagnosis.rules import decide, roots
 from microgradnd.registry import REGISTRY

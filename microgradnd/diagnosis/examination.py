@@ -5,34 +5,30 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from importlib import import_module
-from math import isfinite, nan
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..modes import no_grad
 from ..nn.module import Module
-from ..random import Generator, manual_seed
-from ..tape import Tensor, reverse, wrap
+from ..tape import Tensor, wrap
 from . import variants
-from .evidence import Check, Evidence, Layer, LayerState, Record, Sample, plain
-from .measure import IGNORED, describe, first_output, host, pair, problem, sandbox, spread, taken
-from .observe import clone, look, measuring
+from .evidence import Evidence, Layer, LayerState, Record, Sample, plain
+from .measure import describe, first_output, impossible, pair, problem, sandbox, spread, taken
+from .observe import clone, look
+from .perturb import gradient_check
 
 if TYPE_CHECKING:
     from .report import Report
     from .thresholds import Thresholds
 
-#: Weights whose gradient is checked, on at most so many examples.
-CHECKED, CHECKED_ROWS = 20, 128
 #: Examples that the panels of sensitivity and learned activations are made from, and how many of
 #: the latter are kept.
 SHOWN_ROWS, SHOWN_SHAPES = 256, 24
 #: What is said of a record of a Recorder that was attached too late, or to another model.
 NO_TRAINING = ("record: it saw no training (make the Recorder before the loop, of the loop's own "
                "model and optimizer)")  # fmt: skip
-#: An error of differences above this share of the derivative makes it useless for the check.
-USABLE = 1e-4
 
 
 def diagnose(
@@ -273,14 +269,14 @@ def _examine(case: variants.Case, baseline: Any, target: float) -> Evidence:
         found.not_made.append(case.unrecorded)
     output = first_output(case.model, case.inputs)
     found.inputs = describe(case.model, case.inputs, case.target, output)
-    reason = _impossible(output, case.target)
+    reason = impossible(output, case.target)
     case.problem = known = problem(None if reason else case.loss_fn, output, case.target)
     found.adopt(known)
     loss_fn = None if reason else case.loss_fn
     if reason:
         found.not_made.append(f"loss, gradient, comparisons: {reason}")
     found.train = known.score(case.model, loss_fn, case.inputs, case.target)
-    unfit = "" if case.test is None else _impossible(output, case.test[1])
+    unfit = "" if case.test is None else impossible(output, case.test[1])
     if unfit:  # without scores on it the training result is still worth a verdict
         found.not_made.append(f"test set: {unfit}")
         case.test = None
@@ -314,128 +310,6 @@ def _look(case: variants.Case, model: Any, loss_fn: Any) -> tuple[list[Layer], S
         data = taken(data, np.zeros(2, np.int64))
     with sandbox(model):
         return look(model, loss_fn, data[:-1], data[-1])
-
-
-def _impossible(output: Any, target: Tensor) -> str:
-    """Say why no loss can be computed for these targets; "" if it can."""
-    if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[1] < 2:
-        return ""
-    if target.dtype.kind not in "iu" or target.shape[1:] != output.shape[2:] or not target.size:
-        return ""
-    values = host(target)
-    values = values[values != IGNORED]
-    if not values.size:
-        return ""
-    low, high, classes = int(values.min()), int(values.max()), output.shape[1]
-    if low >= 0 and high < classes:
-        return ""
-    return f"targets of {low} to {high} do not fit {classes} classes (0 to {classes - 1})"
-
-
-# ---------------------------------------------------------------------------- gradient check
-
-
-def gradient_check(
-    model: Any, loss_fn: Any, inputs: Any, target: Any, seed: int = 0, unit: float = 0.0
-) -> Check:
-    r"""Compare autograd with :math:`(L(w + h) - L(w - h)) / 2h` at single weights, in float64.
-
-    Weights are drawn from all parameters in turn. One is left out whose difference says nothing: it
-    is too small beside rounding, two step sizes disagree, or there is a kink. `unit` is a loss of
-    usual size, whose rounding a loss near 0 still has.
-    """
-    if not isinstance(model, Module):
-        return Check()
-    copy = measuring(clone(model))
-    copy.zero_grad()
-    rows = spread(len(target), CHECKED_ROWS) if len(target) > 1 else np.zeros(2, np.int64)
-    xs = taken(tuple(inputs), rows)
-    (y,) = taken((target,), rows)
-    try:
-        with sandbox(copy, seed):
-            copy.to("float64")
-            copy.requires_grad_()
-            xs = tuple(x.astype("float64") if x.dtype.kind == "f" else x for x in xs)
-            y = y.astype("float64") if y.dtype.kind == "f" else y
-            return _compare(copy, lambda: loss_fn(copy(*xs), y), seed, unit)
-    except (TypeError, ValueError):  # something that takes no float64
-        return Check()
-
-
-def _compare(model: Any, loss: Any, seed: int, unit: float) -> Check:
-    def value() -> float:
-        manual_seed(seed)  # a loss that draws numbers draws the same ones
-        with no_grad():
-            return float(loss().item())
-
-    manual_seed(seed)
-    now = loss()
-    if now._node is None or not np.isfinite(now.item()):
-        return Check()
-    one = wrap(now.backend.xp.ones_like(now._array))
-    found = {leaf.serial: g for leaf, g in reverse([(now._node, one)], taped=False, free=True)}
-    named = [(name, p) for name, p in model.named_parameters() if p.size]
-    gradients: list[Any] = [found.get(p._node.serial) for _, p in named]
-    check, worst = Check(), -1.0
-    for number, place in _places(gradients, named, seed):
-        name, p = named[number]
-        g = gradients[number]
-        slope = float(host(g).reshape(-1)[place])
-        numeric = _difference(p, place, value, unit)
-        if numeric is None:
-            continue
-        size = max(abs(slope), abs(numeric))
-        error = abs(slope - numeric) / size if size else 0.0
-        check.checked += 1
-        if error > worst:
-            check.worst, check.parameter, worst = error, name, error
-    return check
-
-
-def _places(gradients: list[Any], named: list[Any], seed: int) -> list[tuple[int, int]]:
-    """Choose weights, by number of parameter and place in it: the steepest of each, and others."""
-    draw = Generator(seed)
-    each = -(-CHECKED // max(len(named), 1))
-    chosen = []
-    # Without a gradient nobody reaches it: another finding says so.
-    reached = [i for i, g in enumerate(gradients) if g is not None]
-    for number in np.array(reached, np.int64)[spread(len(reached), CHECKED)].tolist():
-        size = named[number][1].size
-        places = draw.integers(0, size, each).tolist()
-        places[0] = int(np.abs(host(gradients[number])).reshape(-1).argmax())
-        chosen += [(number, place) for place in dict.fromkeys(places)]
-    return chosen
-
-
-def _difference(p: Tensor, place: int, value: Any, unit: float = 0.0) -> float | None:
-    """Differentiate numerically by one weight; None if the result would not be worth anything."""
-    before = p.detach().clone()
-    spot = tuple(np.unravel_index(place, p.shape)) if p.ndim else ()
-    weight = float(before[spot].item()) if spot else float(before.item())
-
-    def at(shift: float) -> float:
-        with no_grad():
-            moved = before.clone()
-            moved[spot if spot else ...] = weight + shift
-            p.assign_(moved)
-            try:
-                return value()
-            finally:
-                p.assign_(before)
-
-    h = 2.0**-13 * max(2.0 ** np.ceil(np.log2(max(abs(weight), 1e-3))), 2.0**-6)
-    middle = at(0.0)
-    ups, downs = zip(*((at(s), at(-s)) for s in (h, h / 2)), strict=True)
-    whole, half = (ups[0] - downs[0]) / (2 * h), (ups[1] - downs[1]) / h
-    slope = half + (half - whole) / 3
-    # A loss near 0 is a difference of numbers of the size that losses have (`unit`) at first.
-    noise = 1e-15 * max(abs(middle), unit if isfinite(unit) else 0.0) / h
-    bends = [abs(u - 2 * middle + d) / s for u, d, s in zip(ups, downs, (h, h / 2), strict=True)]
-    kink = bends[1] > 0.75 * bends[0] and bends[1] > USABLE * abs(slope) + noise
-    doubt = abs(half - whole) + noise
-    if kink or not np.isfinite(slope) or doubt > USABLE * abs(slope):
-        return None
-    return float(slope)
 
 
 def _extras(case: variants.Case) -> dict[str, Any]:

@@ -268,6 +268,22 @@ def _kind(shape: tuple[int, ...], target: Tensor) -> str:
     return "binary" if found == {0, 1} else "signs" if found == {-1, 1} else "numbers"
 
 
+def impossible(output: Any, target: Tensor) -> str:
+    """Say why no loss can be computed for these targets; "" if it can."""
+    if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[1] < 2:
+        return ""
+    if target.dtype.kind not in "iu" or target.shape[1:] != output.shape[2:] or not target.size:
+        return ""
+    values = host(target)
+    values = values[values != IGNORED]
+    if not values.size:
+        return ""
+    low, high, classes = int(values.min()), int(values.max()), output.shape[1]
+    if low >= 0 and high < classes:
+        return ""
+    return f"targets of {low} to {high} do not fit {classes} classes (0 to {classes - 1})"
+
+
 def _constants(
     kind: str, shape: tuple[int, ...], target: Any
 ) -> tuple[float, int, dict[str, Any]]:

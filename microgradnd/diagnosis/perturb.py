@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import dropwhile
 from math import isfinite, log10, sqrt
 from operator import index as whole
@@ -17,13 +17,36 @@ from ..modes import no_grad
 from ..nn.module import Module
 from ..random import Generator, manual_seed
 from ..tape import Tensor
-from .measure import host, pair, sandbox
+from .evidence import Check
+from .measure import host, pair, sandbox, spread, taken
 from .observe import Watcher, batches, clone, measuring, watching
 from .tables import bar, number, table
 
 #: Of a loss in float64: relative changes below this are rounding.
 ROUNDING = 16 * float(np.finfo(np.float64).eps)
 ROWS = 256
+#: Weights whose gradient is checked, on at most so many examples.
+CHECKED, CHECKED_ROWS = 20, 128
+#: An error of differences above this share of the derivative makes it useless for the check.
+USABLE = 1e-4
+
+
+def double(t: Tensor) -> Tensor:
+    """Give floats in float64, anything else as it is."""
+    return t.astype("float64") if t.dtype.kind == "f" else t
+
+
+@contextmanager
+def moved(p: Tensor, spot: tuple[int, ...], by: float) -> Iterator[None]:
+    """Change one weight meanwhile."""
+    before = p.detach().clone()
+    with no_grad():
+        p[spot or ...] = before[spot or ...] + by
+    try:
+        yield
+    finally:
+        with no_grad():
+            p.assign_(before)
 
 
 @dataclass
@@ -169,8 +192,7 @@ def sensitivity(
     with sandbox(model):
         copy = measuring(clone(model)).to("float64").requires_grad_()
         copy.zero_grad()
-        inputs, target = tuple(map(_double, inputs)), _double(target)
-        trial = _Trial(copy, loss_fn, inputs, target)
+        trial = _Trial(copy, loss_fn, tuple(map(double, inputs)), double(target))
         loss = trial.loss(backward=True)
         weights = [_try(trial, name, spot, eps, loss) for name, spot in chosen]
         weights.sort(key=lambda w: -abs(w.change))
@@ -178,10 +200,6 @@ def sensitivity(
         travel = trial.travel(first.parameter, tuple(first.index), eps)
     dtype = names[first.parameter].dtype
     return Sensitivity(loss, eps, weights, first.name, travel, _warnings(weights, loss, dtype))
-
-
-def _double(t: Tensor) -> Tensor:
-    return t.astype("float64") if t.dtype.kind == "f" else t
 
 
 def _choose(
@@ -239,18 +257,6 @@ class _Trial:
                 (loss * share).backward()
         return total
 
-    def changed(self, name: str, spot: tuple[int, ...], by: float, what: Callable[[], Any]) -> Any:
-        """Give what a function gives while a weight is changed."""
-        p = self.parameters[name]
-        before = p.detach().clone()
-        with no_grad():
-            p[spot or ...] = before[spot or ...] + by
-        try:
-            return what()
-        finally:
-            with no_grad():
-                p.assign_(before)
-
     def travel(self, name: str, spot: tuple[int, ...], eps: float) -> list[Stop]:
         """Follow a change of a weight through the layers."""
         watcher = Watcher(self.model)
@@ -266,8 +272,9 @@ class _Trial:
         for rows in batches(len(self.target), ROWS):
             parts = tuple(x[rows] for x in self.inputs)
             plain = outputs(parts)
-            moved = self.changed(name, spot, eps, partial(outputs, parts))
-            for (layer, a), (_, b) in zip(plain, moved, strict=True):
+            with moved(self.parameters[name], spot, eps):
+                other = outputs(parts)
+            for (layer, a), (_, b) in zip(plain, other, strict=True):
                 squares[layer] = squares.get(layer, 0.0) + float(((b - a) ** 2).sum())
                 sizes[layer] = sizes.get(layer, 0) + a.size
         changes = {i: sqrt(squares[i] / sizes[i]) for i in sorted(sizes) if sizes[i]}
@@ -276,10 +283,14 @@ class _Trial:
 
 
 def _try(trial: _Trial, name: str, spot: tuple[int, ...], eps: float, loss: float) -> Weight:
-    with no_grad():
-        up, down = (trial.changed(name, spot, by, trial.loss) for by in (eps, -eps))
     p = trial.parameters[name]
     g = p.grad
+
+    def at(by: float) -> float:
+        with moved(p, spot, by), no_grad():
+            return trial.loss()
+
+    up, down = at(eps), at(-eps)
     gradient = 0.0 if g is None else float(g[spot or ...].item())
     value, resolved = p.detach()[spot or ...].item(), abs(up - loss) > ROUNDING * abs(loss)
     return Weight(name, list(spot), value, up - loss, (up - down) / (2 * eps), gradient, resolved)
@@ -298,3 +309,83 @@ def _warnings(weights: list[Weight], loss: float, dtype: Any) -> list[str]:
         found.append(f"{lost} of {len(weights)} changes would be lost in the rounding of a {dtype} "
                      f"loss ({number(step)})")  # fmt: skip
     return found
+
+
+# ---------------------------------------------------------------------------- gradient check
+
+
+def gradient_check(
+    model: Any, loss_fn: Any, inputs: Any, target: Any, seed: int = 0, unit: float = 0.0
+) -> Check:
+    r"""Compare autograd with :math:`(L(w + h) - L(w - h)) / 2h` at single weights, in float64.
+
+    Weights are drawn from all parameters in turn. One is left out whose difference says nothing: it
+    is too small beside rounding, two step sizes disagree, or there is a kink. `unit` is a loss of
+    usual size, whose rounding a loss near 0 still has.
+    """
+    if not isinstance(model, Module):
+        return Check()
+    rows = spread(len(target), CHECKED_ROWS) if len(target) > 1 else np.zeros(2, np.int64)
+    *xs, y = map(double, taken((*inputs, target), rows))
+    copy = measuring(clone(model))
+    copy.zero_grad()
+    try:
+        with sandbox(copy, seed):
+            copy.to("float64").requires_grad_()
+            return _compare(copy, lambda: loss_fn(copy(*xs), y), seed, unit)
+    except (TypeError, ValueError):  # something that takes no float64
+        return Check()
+
+
+def _compare(model: Any, loss: Any, seed: int, unit: float) -> Check:
+    def value() -> float:
+        manual_seed(seed)  # a loss that draws numbers draws the same ones
+        with no_grad():
+            return float(loss().item())
+
+    manual_seed(seed)
+    now = loss()
+    if not now.requires_grad or not np.isfinite(now.item()):
+        return Check()
+    now.backward()
+    named = [(name, p) for name, p in model.named_parameters() if p.size]
+    # Without a gradient nobody reaches it: another finding says so.
+    reached = [(name, p) for name, p in named if p.grad is not None]
+    check, worst, draw = Check(), -1.0, Generator(seed)
+    for name, p in (reached[i] for i in spread(len(reached), CHECKED)):
+        g = host(p.grad).reshape(-1)
+        places = draw.integers(0, p.size, -(-CHECKED // len(named))).tolist()
+        places[0] = int(np.abs(g).argmax())  # the steepest, and others
+        for place in dict.fromkeys(places):
+            slope, numeric = float(g[place]), _difference(p, place, value, unit)
+            if numeric is not None:
+                size = max(abs(slope), abs(numeric))
+                error = abs(slope - numeric) / size if size else 0.0
+                check.checked += 1
+                if error > worst:
+                    check.worst, check.parameter, worst = error, name, error
+    return check
+
+
+def _difference(p: Tensor, place: int, value: Any, unit: float) -> float | None:
+    """Differentiate numerically by one weight; None if the result would not be worth anything."""
+    spot = tuple(map(int, np.unravel_index(place, p.shape))) if p.ndim else ()
+    weight = float(host(p).reshape(-1)[place])
+
+    def at(shift: float) -> float:
+        with moved(p, spot, shift):
+            return float(value())
+
+    h = 2.0**-13 * max(2.0 ** np.ceil(np.log2(max(abs(weight), 1e-3))), 2.0**-6)
+    middle = value()
+    ups, downs = zip(*((at(s), at(-s)) for s in (h, h / 2)), strict=True)
+    whole, half = (ups[0] - downs[0]) / (2 * h), (ups[1] - downs[1]) / h
+    slope = half + (half - whole) / 3
+    # A loss near 0 is a difference of numbers of the size that losses have (`unit`) at first.
+    noise = 1e-15 * max(abs(middle), unit if isfinite(unit) else 0.0) / h
+    bends = [abs(u - 2 * middle + d) / s for u, d, s in zip(ups, downs, (h, h / 2), strict=True)]
+    kink = bends[1] > 0.75 * bends[0] and bends[1] > USABLE * abs(slope) + noise
+    doubt = abs(half - whole) + noise
+    if kink or not np.isfinite(slope) or doubt > USABLE * abs(slope):
+        return None
+    return float(slope)
