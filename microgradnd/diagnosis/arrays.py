@@ -12,7 +12,7 @@ from ..functions import asarray
 from ..registry import REGISTRY
 from ..transforms import vjp
 from .evidence import Evidence, Layer, LayerState, Plan, Sample, Score
-from .observe import Seen, Tally, alike, rms
+from .observe import Seen, Tally, rms
 from .rules import decide
 
 if TYPE_CHECKING:
@@ -171,28 +171,24 @@ def _state(
     w = None if weights is None else np.asarray(weights, np.float64)
     if a is None and z is not None and layer.activation != "maxout":
         a = z if layer.activation == "none" else _apply(layer.activation, z)[0]
-    known = next((x for x in (a, None if deltas is None else np.asarray(deltas)) if x is not None),
-                 None)  # fmt: skip
-    if known is not None and known.ndim:
-        layer.units = known.shape[-1]
-    state = LayerState()
+    known = deltas if a is None else a
+    if known is not None and np.ndim(known):
+        layer.units = np.shape(known)[-1]
+    tally = Tally(layer)
     if a is not None:
-        tally = Tally(layer)
         tally.add(_seen(layer, z, a))
-        state = tally.state()
-        if z is None:
-            state.z_mean = state.z_std = nan
+    if w is not None:
+        outputs = max(layer.units, 1) * max(layer.pieces, 1)
+        w = w if w.ndim > 1 and w.shape[0] == outputs else w.T
+        layer.fan_in = w.size // w.shape[0]
+    state = tally.state(w, None if gradients is None else np.asarray(gradients))
+    if a is None:
+        state = LayerState(weight=state.weight, same=state.same, gradient=state.gradient,
+                           gradient_zeros=state.gradient_zeros)  # fmt: skip
+    elif z is None:
+        state.z_mean = state.z_std = nan
     if deltas is not None:
         state.delta = rms(deltas)
-    if w is not None:
-        state.weight = rms(w)
-        outputs = max(layer.units, 1) * max(layer.pieces, 1)
-        first = w.ndim > 1 and w.shape[0] == outputs
-        layer.fan_in = w.size // (w.shape[0] if first else w.shape[-1])
-        state.same = alike(w if first else w.T, None, layer.fan_in)
-    if gradients is not None:
-        state.gradient = rms(gradients)
-        state.gradient_zeros = float((np.asarray(gradients) == 0).mean())
     if updates is not None and w is not None:
         u = np.asarray(updates, np.float64)
         sizes = [rms(step) for step in (u if u.ndim > w.ndim else [u])]

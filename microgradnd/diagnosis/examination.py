@@ -12,7 +12,7 @@ import numpy as np
 
 from ..modes import no_grad
 from ..nn.module import Module
-from ..tape import Tensor, wrap
+from ..tape import wrap
 from . import variants
 from .evidence import Evidence, Layer, LayerState, Record, Sample, plain
 from .measure import describe, first_output, impossible, pair, problem, sandbox, spread, taken

@@ -35,18 +35,9 @@ from ..registry import REGISTRY
 from ..tape import PICK, Node, Tensor, wrap
 from ..tracing import detect_anomaly
 from ..train import Loop
+from . import measure
 from .evidence import LayerState, Record, Sample, Score, parse, plain
-from .measure import (
-    Problem,
-    describe,
-    first_output,
-    home_of,
-    pair,
-    problem,
-    sandbox,
-    spread,
-    taken,
-)
+from .measure import Problem, describe, home_of, pair, sandbox, spread, taken
 from .observe import Seen, Watcher, ancestors, clone, flatten, look, rms
 
 FORMAT, VERSION = "microgradnd record", 1
@@ -212,12 +203,11 @@ class Recorder:
             attach(Passes, "hooks", Hook(self, "_on_backward")),
         ]
         if isinstance(model, Module):
-            hook = Hook(self, "_on_output")
-            self._handles.append(model.register_forward_hook(hook, always_call=True))
-        self._before_call: list[Any] = []  # a hook, while there is a close look
-        self._detach = finalize(self, _remove, self._handles, self._before_call)
+            after = Hook(self, "_on_output")
+            self._handles += [model.register_forward_pre_hook(Hook(self, "_on_call")),
+                              model.register_forward_hook(after, always_call=True)]  # fmt: skip
+        self._detach = finalize(self, _remove, self._handles)
         self._detach.atexit = False
-        self._look_closely()
 
     def remove(self) -> None:
         """Take all hooks away; what was recorded stays."""
@@ -236,21 +226,10 @@ class Recorder:
 
     # --- forward
 
-    def _look_closely(self) -> None:
-        """Begin a close look: from now on calls of the model are heard of."""
-        self._close = True
-        if isinstance(self.model, Module) and not self._before_call:
-            hook = Hook(self, "_on_call")
-            self._before_call.append(self.model.register_forward_pre_hook(hook))
-
-    def _look_no_more(self) -> None:
-        """End a close look."""
-        _remove(self._before_call)
-        self._before_call.clear()
-        self._close = False
-
     def _on_call(self, model: Any, args: Any) -> None:
         """Before a forward pass; the outermost call counts, if the model calls itself."""
+        if not self._close:
+            return
         inside = self._inside
         inside.depth += 1
         if inside.depth > 1 or MEASURING.get() or not MODE.get().recording:
@@ -413,7 +392,7 @@ class Recorder:
         self._inside.depth = 0
         if self._close:
             self._sample(step)
-            self._look_no_more()
+            self._close = False
         for key, noisy in list(self._pending.items()):
             # What backward did not reach, and what was computed before it: an evaluation.
             if key[0] < self._root:
@@ -427,21 +406,14 @@ class Recorder:
         step = self._steps
         if len(self._waiting) >= WAITING:
             self._fetch()
-        if self._is_due(step):
-            self._look_closely()
+        every = (self.every or EVERY) * self._thin
+        early = (1, 2, 3) if self.every else (1, 2, 3, *EARLY)
+        self._close = self._close or step % every == 0 or (self.every is None and step in EARLY)
         if self._close or step < 4:
             gradients = [p.grad for p in _parameters(self.optimizer)]
             self._used = [ref(g) for g in gradients if g is not None]
-        early, every = (1, 2, 3) if self.every else (1, 2, 3, *EARLY), self._every
         soon = [s for s in early if s > step]
         self._next = min([*soon, (step // every + 1) * every, step + WAITING])
-
-    @property
-    def _every(self) -> int:
-        return (self.every or EVERY) * self._thin
-
-    def _is_due(self, step: int) -> bool:
-        return step % self._every == 0 or (self.every is None and step in EARLY)
 
     def _fetch(self) -> None:
         """Note the losses that wait; those on a device come in one transfer."""
@@ -499,14 +471,14 @@ class Recorder:
         """Find out what the network has to do."""
         inputs, target = self._at_home(self._train)
         with _unseen(), sandbox(self.model):
-            output = first_output(self.model, inputs, len(target))
+            output = measure.first_output(self.model, inputs, len(target))
             self._record.inputs = describe(self.model, inputs, target, output)
             try:
                 if self.loss_fn is not None:
                     self.loss_fn(output, target)
             except Exception:  # targets out of range, say: of that the loop will tell
                 self._loss_fn_fails = True
-            self._problem = problem(self._usable_loss(), output, target)
+            self._problem = measure.problem(self._usable_loss(), output, target)
         return self._problem
 
     def _usable_loss(self) -> Any:
@@ -744,7 +716,7 @@ class Recorder:
         self._batches = Counter({rows: count for rows, count in state["batches"]})
         known = state["unreached"]
         self._unreached = None if known is None else set(known)
-        self._look_no_more()
+        self._close = False
         self._called = bool(self._batches)
         self._prepare()
         if self._started and self._train is not None and self._problem is None:
@@ -870,7 +842,6 @@ def _chain(seen: dict[int, Node], outputs: set[int]) -> list[str]:
     return names[:50]
 
 
-def _remove(*lists: list[Any]) -> None:
-    for handles in lists:
-        for handle in handles:
-            handle.remove()
+def _remove(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()

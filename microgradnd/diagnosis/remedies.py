@@ -11,27 +11,12 @@ from ..nn import MODULES, init
 from ..nn.init import maxout_constant
 from ..nn.layers import BatchNorm1d, Dropout, Maxout, PReLU
 from ..nn.module import Sequential
+from . import variants
 from .evidence import Comparison, Evidence, Finding, Layer, Remedy
 from .facts import Facts, finite
 from .measure import sandbox
 from .thresholds import Thresholds
-from .variants import (
-    AUTO,
-    GAINS,
-    Case,
-    Impossible,
-    Variant,
-    activates,
-    attempt,
-    drawn,
-    like,
-    listed,
-    made,
-    parts,
-    scaled,
-    trained,
-    wider,
-)
+from .variants import AUTO, GAINS, Case, Impossible, Variant, attempt, like, trained
 
 #: Remedies that are tried, at most.
 TRIED = 4
@@ -171,13 +156,13 @@ def _activation(case: Case, details: dict[str, Any]) -> Variant:
     name = str(details.get("name", "relu"))
     depth = len(case.hidden)
     if case.make_model is not None:
-        return like(case, name, made(case, depth, name))
-    p = parts(case.initial())
+        return like(case, name, variants.made(case, depth, name))
+    p = variants.parts(case.initial())
     with sandbox(seed=8):
         for i, block in enumerate(p.hidden):
             affine: Any = block[0]
             p.hidden[i] = [*_activated(affine, p.width(i), name),
-                           *(m for m in block[1:] if not activates(m))]  # fmt: skip
+                           *(m for m in block[1:] if not variants.activates(m))]  # fmt: skip
     return like(case, f"{name} with its own initial weights", p.joined())
 
 
@@ -186,7 +171,7 @@ def _activated(affine: Any, width: int, name: str) -> list[Any]:
     dtype = affine.weight.dtype
     if name == "maxout":
         return [Maxout(affine.in_features, width, 2, dtype=dtype)]
-    linear = drawn(affine, affine.in_features, width, GAINS.get(name, 1.0))
+    linear = variants.drawn(affine, affine.in_features, width, GAINS.get(name, 1.0))
     return [linear, _function(name, dtype)]
 
 
@@ -201,17 +186,18 @@ def _function(name: str, dtype: Any) -> Any:
 
 def _leaky(case: Case, details: dict[str, Any]) -> Variant:
     """Replace every ReLU by a leaky one; weights begin as the user's."""
-    p = parts(case.initial())
+    p = variants.parts(case.initial())
     kinds = [layer.activation for layer in case.evidence.layers]
     for i, block in enumerate(p.hidden):
         if kinds[i : i + 1] == ["relu"]:
-            p.hidden[i] = [_function("leaky_relu", None) if activates(m) else m for m in block]
+            p.hidden[i] = [_function("leaky_relu", None) if variants.activates(m) else m
+                           for m in block]  # fmt: skip
     return like(case, "leaky_relu", p.joined())
 
 
 def _normalize(case: Case, details: dict[str, Any]) -> Variant:
     """Put batch normalization behind each hidden affine layer."""
-    p = parts(case.initial())
+    p = variants.parts(case.initial())
     for i, block in enumerate(p.hidden):
         affine: Any = block[0]
         if not any(isinstance(m, BatchNorm1d) for m in block):
@@ -221,7 +207,7 @@ def _normalize(case: Case, details: dict[str, Any]) -> Variant:
 
 
 def _dropout(case: Case, details: dict[str, Any]) -> Variant:
-    p = parts(case.initial())
+    p = variants.parts(case.initial())
     for block in p.hidden:
         block.append(Dropout(DROPPED))
     return like(case, f"dropout {DROPPED}", p.joined())
@@ -229,7 +215,7 @@ def _dropout(case: Case, details: dict[str, Any]) -> Variant:
 
 def _fewer_pieces(case: Case, details: dict[str, Any]) -> Variant:
     """Let every Maxout have two pieces."""
-    modules = listed(case.initial())
+    modules = variants.listed(case.initial())
     if not any(isinstance(m, Maxout) and m.pieces > 2 for m in modules):
         raise Impossible("no nn.Maxout has more than 2 pieces")
     with sandbox(seed=9):
@@ -243,8 +229,8 @@ def _fewer_pieces(case: Case, details: dict[str, Any]) -> Variant:
 
 def _remove_softmax(case: Case, details: dict[str, Any]) -> Variant:
     """Leave out what squashes the output."""
-    modules = listed(case.initial())
-    if not activates(modules[-1]):
+    modules = variants.listed(case.initial())
+    if not variants.activates(modules[-1]):
         raise Impossible("the last module of the Sequential is no softmax")
     return like(case, f"without the last {type(modules[-1]).__name__}",
                 Sequential(*modules[:-1]))  # fmt: skip
@@ -254,8 +240,8 @@ TRY: dict[str, Callable[[Case, dict[str, Any]], Variant]] = {
     "activation": _activation, "adaptive": _adaptive, "lower_rate": _other_rate,
     "higher_rate": _other_rate, "init": _init, "random_init": _init,
     "clip": lambda case, _: like(case, f"gradients of norm {CLIP:g} at most", clip=CLIP),
-    "normalize": _normalize, "scale_inputs": lambda case, _: scaled(case),
-    "wider": lambda case, _: wider(case), "leaky": _leaky, "zero_bias": _zero_bias,
+    "normalize": _normalize, "scale_inputs": lambda case, _: variants.scaled(case),
+    "wider": lambda case, _: variants.wider(case), "leaky": _leaky, "zero_bias": _zero_bias,
     "more_steps": lambda case, _: _steps(case, MORE),
     "zero_grad": lambda case, _: like(case, "our training loop, with all parameters"),
     "add_to_optimizer": lambda case, _: like(case, "our training loop, with all parameters"),
