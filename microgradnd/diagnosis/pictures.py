@@ -54,6 +54,9 @@ def six(report: Report, path: Any = None) -> Any:
                 axes.text(0.5, 0.5, report.say(word), ha="center", color=GREY,
                           transform=axes.transAxes)  # fmt: skip
                 axes.set(xticks=[], yticks=[])
+            if axes.get_legend_handles_labels()[1]:  # below the panel, where it covers nothing
+                axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4,
+                            frameon=False)  # fmt: skip
         from .report import fill
 
         figure.suptitle("\n".join(fill(report.verdict, width=140)), x=0.01, ha="left")
@@ -69,54 +72,47 @@ def _font() -> str | None:
     return next((font for font in FONTS if font in known_fonts), None)
 
 
+def _lines(report: Report, axes: Any, lines: list[tuple[str, series.Points, Any]]) -> list[float]:
+    """Draw what there is of some lines, by name and style; give all their heights."""
+    for word, points, style in lines:
+        if points:
+            axes.plot(*zip(*points, strict=True), label=report.say(f"word.{word}"), **style)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    return [y for _, points, _ in lines for _, y in points]
+
+
 def _curves(report: Report, axes: Any) -> bool:
     """The metric, or the loss where nobody recorded the metric."""
     e = report.evidence
-    what = "metric" if len(series.curve(e, "train", "metric")) > 1 or not e.losses else "loss"
-    what = what if series.curve(e, "train", "metric") else "loss"
-    batches = series.losses(e) if what == "loss" else []
-    if batches:
-        axes.plot(*zip(*batches, strict=True), color=BLUE, alpha=0.4, lw=0.8,
-                  label=report.say("word.batches"))  # fmt: skip
-    drawn = bool(batches)
-    for side, colour in (("train", BLUE), ("test", ORANGE)):
-        if line := series.curve(e, side, what):
-            axes.plot(*zip(*line, strict=True), "o-", ms=3, color=colour,
-                      label=report.say(f"word.set_{side}"))  # fmt: skip
-            drawn = True
+    metric = series.curve(e, "train", "metric")
+    what = "metric" if len(metric) > 1 or (metric and not e.losses) else "loss"
     level = e.chance if what == "metric" else e.constant
-    if drawn and known(level):
+    seen = _lines(report, axes, [
+        ("batches", series.losses(e) if what == "loss" else [],
+         {"color": BLUE, "alpha": 0.4, "lw": 0.8}),
+        *((f"set_{side}", series.curve(e, side, what), {"color": colour, "marker": "o", "ms": 3})
+          for side, colour in (("train", BLUE), ("test", ORANGE))),
+    ])  # fmt: skip
+    if seen and known(level):
         axes.axhline(level, color=GREY, ls="--", lw=1, label=report.say("word.constant"))
-    if drawn:
+        seen.append(level)
+    if seen:
         name = report.common()["measure"] if what == "metric" else report.say("word.loss")
         axes.set(xlabel=report.say("word.step"), title=name[:1].upper() + name[1:])
-        axes.locator_params(axis="x", integer=True)
-        seen = [y for line in axes.lines for y in line.get_ydata()]
         if what == "loss" and min(seen) > 0 and max(seen) > 30 * min(seen):
             axes.set_yscale("log")
-        _legend(axes)
-    return drawn
+    return bool(seen)
 
 
 def _flow(report: Report, axes: Any) -> bool:
-    drawn = False
-    for when, colour, style in (("init", GREY, "s--"), ("now", BLUE, "o-")):
-        if line := series.flow(report.evidence, when):
-            word = report.say("word.before" if when == "init" else "word.now")
-            axes.semilogy(*zip(*line, strict=True), style, ms=4, color=colour, label=word)
-            drawn = True
-    if drawn:
-        axes.set(xlabel=report.say("word.layers"), ylabel="RMS dL/dz")
-        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
-        _legend(axes)
-    return drawn
-
-
-def _legend(axes: Any) -> None:
-    """Name what is drawn, below the panel, where it covers nothing."""
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4,
-                    frameon=False)  # fmt: skip
+    lines = [(word, series.flow(report.evidence, when), {"ms": 4, "color": colour, **style})
+             for word, when, colour, style in (
+                 ("before", "init", GREY, {"marker": "s", "ls": "--"}),
+                 ("now", "now", BLUE, {"marker": "o"}))]  # fmt: skip
+    seen = _lines(report, axes, lines)
+    if seen:
+        axes.set(xlabel=report.say("word.layers"), ylabel="RMS dL/dz", yscale="log")
+    return bool(seen)
 
 
 def _histograms(report: Report, axes: Any) -> bool:
@@ -151,7 +147,6 @@ def _shares(report: Report, axes: Any) -> bool:
     if drawn:
         axes.set(ylim=(0, 1), xlabel=report.say("word.layers"))
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
-        _legend(axes)
     if drawn and most < 0.005:
         axes.text(0.5, 0.5, report.say("word.no_shares"), ha="center", color=GREY,
                   transform=axes.transAxes)  # fmt: skip
@@ -171,7 +166,6 @@ def _updates(report: Report, axes: Any) -> bool:
     axes.axhline(1e-3, color=GREY, ls="--", lw=1, label=report.say("word.good_ratio"))
     axes.set(xlabel=report.say("word.step"))
     axes.figure.colorbar(colours, ax=axes, label=report.say("word.layers"), ticks=numbers)
-    _legend(axes)
     return True
 
 
