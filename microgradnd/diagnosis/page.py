@@ -12,6 +12,7 @@ from .. import __version__
 from . import series
 from .catalogue import known, number
 from .evidence import Finding, Score
+from .facts import finite
 from .svg import Chart, bars, element, heat, sketch
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def _curves(report: Report) -> str:
         name = say("word.loss") if what == "loss" else report.common()["measure"]
         least = min(y for _, y in points)
         logarithmic = what == "loss" and least > 0 and max(y for _, y in points) > 30 * least
-        chart = Chart(points, say("word.step"), log=logarithmic, include=series.good([level]),
+        chart = Chart(points, say("word.step"), log=logarithmic, include=finite([level]),
                       label=name, height=200)  # fmt: skip
         chart.line(single, "c-batch")
         keys |= {"c-batch": say("word.batches")} if single else {}
@@ -262,7 +263,7 @@ def _shares(report: Report) -> str:
         rows.append((str(i + 1), group))
     if not rows:
         return ""
-    if not any(max(series.good(bar[2:]), default=0) >= 0.005 for _, group in rows for bar in group):
+    if not any(max(finite(bar[2:]), default=0) >= 0.005 for _, group in rows for bar in group):
         return element("p", say("word.no_shares"), class_="none")
     keys = [(name, say(f"word.{name}")) for name in ("dead", "zeros", "saturated")]
     more = [("", f"| {say('word.before')}")] if before else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..extras import need
 from . import series
 from .catalogue import known
+from .facts import finite
 
 if TYPE_CHECKING:
     from .report import Report
@@ -143,7 +144,7 @@ def _shares(report: Report, axes: Any) -> bool:
         if any(isfinite(v) for v in values):
             axes.bar([i + 1 + (k - 1) * 0.27 for i in layers], values, 0.27, color=colour,
                      label=report.say(f"word.{name}"))  # fmt: skip
-            drawn, most = True, max(most, *series.good(values))
+            drawn, most = True, max(most, *finite(values))
     if drawn:
         axes.set(ylim=(0, 1), xlabel=report.say("word.layers"))
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)

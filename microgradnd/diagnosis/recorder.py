@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from io import BytesIO
 from math import isfinite, nan
+from statistics import median_low
 from threading import local
 from typing import Any
 from weakref import finalize, ref
@@ -674,7 +675,7 @@ class Recorder:
             unchanged=same,
             evaluations=events.evaluations + len(waiting),
             noisy_evaluations=events.noisy_evaluations + sum(waiting),
-            batch=_median(self._batches),
+            batch=median_low(self._batches.elements()) if self._batches else 0,
         )  # fmt: skip
         loss = "" if self.loss_fn is None else _name(self.loss_fn)
         plan = replace(kept.plan, steps=self._steps, batch=events.batch, loss=loss)
@@ -791,16 +792,6 @@ def _option(value: Any) -> Any:
 def _name(thing: Any) -> str:
     """Give a function's name, or that of an object's class."""
     return str(getattr(thing, "__name__", None) or type(thing).__name__)
-
-
-def _median(counts: Counter[int]) -> int:
-    """Give the lower median of numbers that were counted; 0 of none."""
-    half, seen = (sum(counts.values()) + 1) // 2, 0
-    for number in sorted(counts):
-        seen += counts[number]
-        if seen >= half:
-            return number
-    return 0
 
 
 def _examples(loader: Any) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import count, pairwise
 from typing import Any
 
@@ -328,18 +329,13 @@ class Thin:
     @property
     def matrix(self) -> Any:
         """The product of all weights, (outputs, inputs): the network's Jacobian."""
-        product = self.layers[0].weight
-        for layer in self.layers[1:]:
-            product = layer.weight @ product
-        return product
+        return reduce(lambda product, layer: layer.weight @ product, self.layers[1:],
+                      self.layers[0].weight)  # fmt: skip
 
     @property
     def bias(self) -> Any:
         """What is added to `matrix @ x`, (outputs,)."""
-        h = self.layers[0].bias
-        for layer in self.layers[1:]:
-            h = layer.weight @ h + layer.bias
-        return h
+        return self.forward(np.zeros(self.layers[0].weight.shape[1])).reshape(-1)
 
     def __repr__(self) -> str:
         rows = [(x.name, x.activation, len(x.kept), x.units, bar(len(x.kept) / max(x.units, 1)))

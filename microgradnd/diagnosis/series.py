@@ -31,11 +31,6 @@ def finite(points: Iterable[tuple[float, float]]) -> Points:
     return [(x, y) for x, y in points if isfinite(x) and isfinite(y)]
 
 
-def good(values: Iterable[float]) -> list[float]:
-    """Give the values that are finite."""
-    return [v for v in values if isfinite(v)]
-
-
 def steps(e: Evidence) -> int:
     """Give the number of the last step."""
     known = [s.step for s in e.samples] + [e.plan.steps, e.events.steps if e.events else 0]

@@ -341,7 +341,7 @@ def fresh(model: Module) -> Module:
     """Begin running statistics anew; gives the model."""
     with no_grad():
         for module in model.modules():
-            if isinstance(module, BatchNorm1d):
+            if getattr(module, "running_mean", None) is not None:
                 for name, buffer in module.named_buffers():
                     init.constant_(buffer, float(name == "running_var"))
     return model
@@ -581,20 +581,17 @@ def wider(case: Case) -> Variant:
 def resized(module: Any, old: int, new: int) -> Any:
     """Give a module for another number of units."""
     dtype = next((t.dtype for t in module.parameters()), None)
-    home = next((t.backend.name for t in module.parameters()), None)
-    result = module
     if isinstance(module, BatchNorm1d):
-        size = module.num_features * new // old
-        result = BatchNorm1d(size, module.eps, module.momentum, module.affine,
-                             module.track_running_stats, dtype)  # fmt: skip
-    elif isinstance(module, LayerNorm):
+        return BatchNorm1d(module.num_features * new // old, module.eps, module.momentum,
+                           module.affine, module.track_running_stats, dtype)  # fmt: skip
+    if isinstance(module, LayerNorm):
         size = module.normalized_shape[-1] * new // old
-        result = LayerNorm(size, module.eps, module.elementwise_affine, dtype=dtype)
-    elif isinstance(module, PReLU) and module.num_parameters > 1:
-        result = PReLU(module.num_parameters * new // old, dtype=dtype)
-    elif any(True for _ in module.parameters()) and not isinstance(module, PReLU):
+        return LayerNorm(size, module.eps, module.elementwise_affine, dtype=dtype)
+    if isinstance(module, PReLU) and module.num_parameters > 1:
+        return PReLU(module.num_parameters * new // old, dtype=dtype)
+    if any(True for _ in module.parameters()) and not isinstance(module, PReLU):
         raise Impossible(f"a {type(module).__name__} has a size of its own")
-    return result.to(home) if home else result
+    return module
 
 
 def scaled(case: Case) -> Variant:
