@@ -162,8 +162,8 @@ def cotangent(value: Any, like: Any, what: str) -> Any:
         value = REGISTRY["copy"](value if own else to_array(value, like.dtype, like.backend))
     if value.shape != like.shape:
         raise ValueError(
-            f"{what}: the gradient has shape {value.shape}, the tensor {like.shape}; give one of the "
-            "tensor's shape, nothing is broadcast here"
+            f"{what}: the gradient has shape {value.shape}, the tensor {like.shape}; give one of "
+            "the tensor's shape, nothing is broadcast here"
         )
     if value.backend is not like.backend:
         raise TypeError(

@@ -584,11 +584,16 @@ def _constant(x, axis, width, value):
     return wrap(x.backend.xp.full(shape, value, dtype=x.dtype))
 
 
+def _put(x, indices, values, axis):
+    np.put_along_axis(x, indices, values, axis)
+    return x
+
+
 @composite(
     operands=2,
     cases=((((2, 3), [[0], [2]], (2, 1)), {"axis": 1}), (((2, 3), [[1]], ()), {"axis": -1}),
            (((2, 3), [5, 0], (2,)), {"axis": None})),
-    reference=lambda x, indices, v, axis: np.put_along_axis(y := x.copy(), indices, v, axis) or y,
+    reference=lambda x, *given: _put(x.copy(), *given),
 )  # fmt: skip
 def put_along_axis(x, indices, values, axis):
     r"""A copy of `x` with values written along an axis, where `take_along_axis` would read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -411,7 +412,7 @@ def _each(xs, lift):
     return out[0] if len(out) == 1 else out
 
 
-LIFTED = ((((), (3,), (2, 3), (2, 3, 1)), {}),)
+LIFTED: Any = ((((), (3,), (2, 3), (2, 3, 1)), {}),)
 
 
 @composite(numpy=np.atleast_1d, operands=None, outputs=True, view=True, cases=LIFTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from .indexing import take_along_axis
 from .reductions import CASES, count, flat_last, refuse_empty, spread, unflat
 from .shaping import flip, on_axis
 
-AXES = ((((3, 4),), {}), (((3, 2),), {"axis": 0}), (((2, 3),), {"axis": None}))
+AXES: Any = ((((3, 4),), {}), (((3, 2),), {"axis": 0}), (((2, 3),), {"axis": None}))
 
 
 def _chosen(xp, x, axis):
