@@ -49,6 +49,11 @@ BUILTIN = {
 }
 
 
+def _called(op: Any) -> str:
+    space = getattr(op, "data", {}).get("space")
+    return f"mg.{space}.{op.__name__}" if space else f"mg.{op.__name__}"
+
+
 def _nearest(name: str) -> str:
     import difflib
 
@@ -130,7 +135,7 @@ def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: 
         p, to = signature.parameters[key], plan(function)[key]
         if key in REFUSED:
             if not _is_default(p, value):
-                raise TypeError(f"np.{name} with {key}= does not take Tensors; use mg.{op.name}")
+                raise TypeError(f"np.{name} with {key}= does not take Tensors; use {_called(op)}")
         elif p.kind is p.VAR_POSITIONAL:
             places += value
         elif p.kind is p.VAR_KEYWORD:
@@ -141,7 +146,7 @@ def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: 
             ours[to] = value
         elif not _is_default(p, value):
             if key not in OPTIONS:
-                raise TypeError(f"np.{name} with {key}= does not take Tensors; use mg.{op.name}")
+                raise TypeError(f"np.{name} with {key}= does not take Tensors; use {_called(op)}")
             options[key] = value
     call: Callable[..., Any] = op
     for key, value in options.items():

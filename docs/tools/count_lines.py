@@ -34,8 +34,9 @@ def code(source: str) -> tuple[int, int]:
             lines |= set(range(token.start[0], token.end[0] + 1))
     decorators: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
-        if documented and ast.get_docstring(node):
+        if not isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+            continue
+        if ast.get_docstring(node):
             lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
         if isinstance(node, ast.FunctionDef):
             for decorator in node.decorator_list:
