@@ -17,14 +17,13 @@ from ..modes import no_grad
 from ..nn.module import Module
 from ..random import Generator, manual_seed
 from ..tape import Tensor
-from .evidence import Check
+from .evidence import Check, Layer
 from .measure import host, pair, sandbox, spread, taken
-from .observe import Watcher, batches, clone, measuring, watching
+from .observe import ROWS, batches, clone, measuring, walk
 from .tables import bar, number, table
 
 #: Of a loss in float64: relative changes below this are rounding.
 ROUNDING = 16 * float(np.finfo(np.float64).eps)
-ROWS = 256
 #: Weights whose gradient is checked, on at most so many examples.
 CHECKED, CHECKED_ROWS = 20, 128
 #: An error of differences above this share of the derivative makes it useless for the check.
@@ -192,12 +191,36 @@ def sensitivity(
     with sandbox(model):
         copy = measuring(clone(model)).to("float64").requires_grad_()
         copy.zero_grad()
-        trial = _Trial(copy, loss_fn, tuple(map(double, inputs)), double(target))
-        loss = trial.loss(backward=True)
-        weights = [_try(trial, name, spot, eps, loss) for name, spot in chosen]
+        xs, target, n = tuple(map(double, inputs)), double(target), len(target)
+
+        def mean(backward: bool = False) -> float:
+            """Give the mean loss over all rows, and leave its gradients if asked to."""
+            manual_seed(0)  # a loss that draws numbers draws the same ones
+            total = 0.0
+            for rows in batches(n, ROWS):
+                share = (rows.stop - rows.start) / n
+                part = loss_fn(copy(*(x[rows] for x in xs)), target[rows])
+                total += part.item() * share
+                if backward and part.requires_grad:
+                    (part * share).backward()
+            return total
+
+        def at(p: Tensor, spot: tuple[int, ...], by: float) -> float:
+            with moved(p, spot, by), no_grad():
+                return mean()
+
+        loss, own, weights = mean(backward=True), dict(copy.named_parameters()), []
+        for name, spot in chosen:
+            p = own[name]
+            up, down = at(p, spot, eps), at(p, spot, -eps)
+            gradient = 0.0 if p.grad is None else float(p.grad[spot or ...].item())
+            weights.append(Weight(
+                name, list(spot), p.detach()[spot or ...].item(), up - loss,
+                (up - down) / (2 * eps), gradient, abs(up - loss) > ROUNDING * abs(loss),
+            ))  # fmt: skip
         weights.sort(key=lambda w: -abs(w.change))
         first = min(weights, key=lambda w: [*names].index(w.parameter))
-        travel = trial.travel(first.parameter, tuple(first.index), eps)
+        travel = _travel(copy, xs, own[first.parameter], tuple(first.index), eps)
     dtype = names[first.parameter].dtype
     return Sensitivity(loss, eps, weights, first.name, travel, _warnings(weights, loss, dtype))
 
@@ -238,62 +261,23 @@ def _choose(
     return chosen
 
 
-class _Trial:
-    """A clone in float64, its data, and the changes that are tried on it."""
+def _travel(model: Any, inputs: Any, p: Tensor, spot: tuple[int, ...], eps: float) -> list[Stop]:
+    """Follow a change of a weight through the layers."""
 
-    def __init__(self, model: Any, loss_fn: Any, inputs: tuple[Tensor, ...], target: Tensor):
-        self.model, self.loss_fn, self.inputs, self.target = model, loss_fn, inputs, target
-        self.parameters = dict(model.named_parameters())
+    def outputs() -> list[tuple[int, Layer, Any]]:
+        return [(seen.number, seen.layer, host(seen.a))
+                for watcher, *_ in walk(model, inputs) for seen in watcher.seen]  # fmt: skip
 
-    def loss(self, backward: bool = False) -> float:
-        """Give the mean loss over all rows, and leave its gradients if asked to."""
-        manual_seed(0)  # a loss that draws numbers draws the same ones
-        n, total = len(self.target), 0.0
-        for rows in batches(n, ROWS):
-            share = (rows.stop - rows.start) / n
-            loss = self.loss_fn(self.model(*(x[rows] for x in self.inputs)), self.target[rows])
-            total += loss.item() * share
-            if backward and loss.requires_grad:
-                (loss * share).backward()
-        return total
-
-    def travel(self, name: str, spot: tuple[int, ...], eps: float) -> list[Stop]:
-        """Follow a change of a weight through the layers."""
-        watcher = Watcher(self.model)
-        squares: dict[int, float] = {}
-        sizes: dict[int, int] = {}
-
-        def outputs(parts: tuple[Tensor, ...]) -> list[tuple[int, Any]]:
-            watcher.forget()
-            with watching(watcher):
-                self.model(*parts)
-            return [(seen.number, host(seen.a)) for seen in watcher.seen]
-
-        for rows in batches(len(self.target), ROWS):
-            parts = tuple(x[rows] for x in self.inputs)
-            plain = outputs(parts)
-            with moved(self.parameters[name], spot, eps):
-                other = outputs(parts)
-            for (layer, a), (_, b) in zip(plain, other, strict=True):
-                squares[layer] = squares.get(layer, 0.0) + float(((b - a) ** 2).sum())
-                sizes[layer] = sizes.get(layer, 0) + a.size
-        changes = {i: sqrt(squares[i] / sizes[i]) for i in sorted(sizes) if sizes[i]}
-        return [Stop(watcher.layers[i].name, watcher.layers[i].activation, c, c / abs(eps))
-                for i, c in changes.items()]  # fmt: skip
-
-
-def _try(trial: _Trial, name: str, spot: tuple[int, ...], eps: float, loss: float) -> Weight:
-    p = trial.parameters[name]
-    g = p.grad
-
-    def at(by: float) -> float:
-        with moved(p, spot, by), no_grad():
-            return trial.loss()
-
-    up, down = at(eps), at(-eps)
-    gradient = 0.0 if g is None else float(g[spot or ...].item())
-    value, resolved = p.detach()[spot or ...].item(), abs(up - loss) > ROUNDING * abs(loss)
-    return Weight(name, list(spot), value, up - loss, (up - down) / (2 * eps), gradient, resolved)
+    before = outputs()
+    with moved(p, spot, eps):
+        after = outputs()
+    changes: dict[int, tuple[Layer, float, int]] = {}
+    for (i, layer, a), (_, _, b) in zip(before, after, strict=True):
+        _, square, size = changes.get(i, (layer, 0.0, 0))
+        changes[i] = (layer, square + float(((b - a) ** 2).sum()), size + a.size)
+    sizes = [(layer, sqrt(square / size)) for _, (layer, square, size) in sorted(changes.items())
+             if size]  # fmt: skip
+    return [Stop(layer.name, layer.activation, c, c / abs(eps)) for layer, c in sizes]
 
 
 def _warnings(weights: list[Weight], loss: float, dtype: Any) -> list[str]:

@@ -593,7 +593,7 @@ def _put(x, indices, values, axis):
     operands=2,
     cases=((((2, 3), [[0], [2]], (2, 1)), {"axis": 1}), (((2, 3), [[1]], ()), {"axis": -1}),
            (((2, 3), [5, 0], (2,)), {"axis": None})),
-    reference=lambda x, *given, axis: _put(x.copy(), *given, axis=axis),
+    reference=lambda x, ids, values, axis: _put(x.copy(), ids, values, axis),
 )  # fmt: skip
 def put_along_axis(x, indices, values, axis):
     r"""A copy of `x` with values written along an axis, where `take_along_axis` would read.
