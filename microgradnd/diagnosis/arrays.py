@@ -155,11 +155,8 @@ def _layers(
 
 
 def _states(layers: list[Layer], part: Mapping[str, Sequence[Any]]) -> list[LayerState]:
-    states = []
-    for i, layer in enumerate(layers):
-        given = {n: arrays[i] for n, arrays in part.items() if i < len(arrays)}
-        states.append(_state(layer, **{n: v for n, v in given.items() if v is not None}))
-    return states
+    return [_state(layer, **{name: arrays[i] for name, arrays in part.items() if i < len(arrays)})
+            for i, layer in enumerate(layers)]  # fmt: skip
 
 
 def _state(

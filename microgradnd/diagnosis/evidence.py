@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from math import inf, nan
+from functools import cache
+from math import nan
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -425,7 +426,7 @@ def plain(thing: Any, digits: int = 0) -> Any:
     return float(f"{value:.{digits}g}") if digits else value
 
 
-_HINTS: dict[Any, dict[str, Any]] = {}  # by class; to get them takes longer than all the rest
+_hints = cache(get_type_hints)  # to get them takes longer than all the rest
 
 
 def parse(kind: Any, thing: Any) -> Any:
@@ -434,17 +435,13 @@ def parse(kind: Any, thing: Any) -> Any:
         kinds = [k for k in get_args(kind) if k is not type(None)]
         return None if thing is None else parse(kinds[0], thing)
     if dataclasses.is_dataclass(kind):
-        if kind not in _HINTS:
-            _HINTS[kind] = get_type_hints(kind)
-        hints = _HINTS[kind]
-        known = {f.name for f in dataclasses.fields(kind)}
-        return kind(**{k: parse(hints[k], v) for k, v in thing.items() if k in known})  # type: ignore[operator]
+        hints: Any = _hints(kind)
+        return kind(**{k: parse(hints[k], v) for k, v in thing.items() if k in hints})  # type: ignore[operator]
     if get_origin(kind) is list:
         return [parse(get_args(kind)[0], item) for item in thing]
     if get_origin(kind) is dict:
         return {key: parse(get_args(kind)[1], value) for key, value in thing.items()}
     if kind is float or thing in ("nan", "inf", "-inf"):
-        return {"nan": nan, "inf": inf, "-inf": -inf}.get(thing) if isinstance(thing, str) else (
-            float(thing)
-        )
+        number = float(thing)
+        return number if number == number else nan  # always the same one, which equals itself
     return thing

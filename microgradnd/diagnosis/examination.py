@@ -18,10 +18,10 @@ from .evidence import Evidence, Layer, LayerState, Record, Sample, plain
 from .measure import describe, first_output, impossible, pair, problem, sandbox, spread, taken
 from .observe import clone, look
 from .perturb import gradient_check
+from .thresholds import Thresholds
 
 if TYPE_CHECKING:
     from .report import Report
-    from .thresholds import Thresholds
 
 #: Examples that the panels of sensitivity and learned activations are made from, and how many of
 #: the latter are kept.
@@ -109,8 +109,6 @@ def limits_of(thresholds: Any) -> Thresholds:
     Raises:
         TypeError: For anything else.
     """
-    from .thresholds import Thresholds
-
     limits = Thresholds() if thresholds is None else thresholds
     if not isinstance(limits, Thresholds):
         raise TypeError(

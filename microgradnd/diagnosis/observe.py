@@ -29,13 +29,11 @@ from .evidence import BINS, Layer, LayerState, Sample
 #: Products whose operand may be a layer's weight.
 PRODUCTS = frozenset({"linear", "matmul", "einsum", "conv"})
 #: What z may go through on its way to the activation: bias, normalization, another shape, pooling.
-CARRIERS = frozenset(
-    {
-        "add", "subtract", "multiply", "divide", "standardize", "reshape", "expand_dims", "squeeze",
-        "transpose", "swapaxes", "moveaxis", "astype", "clone", "identity", "broadcast_to",
-        "dropout", "max_pool",
-    }
-)  # fmt: skip
+CARRIERS = frozenset({
+    "add", "subtract", "multiply", "divide", "standardize", "reshape", "expand_dims", "squeeze",
+    "transpose", "swapaxes", "moveaxis", "astype", "clone", "identity", "broadcast_to",
+    "dropout", "max_pool",
+})  # fmt: skip
 #: Elementwise operations that are no activation: they are there to compute something else.
 NOT_ACTIVATIONS = frozenset({"negative", "positive", "power", "square"})
 #: The largest slope of the activations that are flat at both ends.

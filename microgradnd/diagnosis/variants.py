@@ -386,9 +386,9 @@ def reference(case: Case) -> Comparison:
         case.began = alone.began
         made.steps, made.complete = done, enough(done, steps) and made.complete
         net = Sequential(net, Lambda(as_user_wants(known)))
-        for rows, scores in ((fitted, train), (out, test)):
+        for rows, into in ((fitted, train), (out, test)):
             given = scaled_by(x, fitted, rows)
-            scores.append(known.score(net, case.loss_fn, (given,), taken((case.target,), rows)[0]))
+            into.append(known.score(net, case.loss_fn, (given,), taken((case.target,), rows)[0]))
     made.train, made.test = replace(pooled(train), n=train[0].n), pooled(test)
     return made
 
