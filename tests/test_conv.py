@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import microgradnd as mg
+from benchmarks import convolution
 from microgradnd import nn
 from microgradnd.backend import windows
 from microgradnd.registry import REGISTRY
@@ -254,3 +257,32 @@ def test_the_two_adjoints_are_primitives_of_their_own():
     out = REGISTRY["conv_input"](y, w, (3, 3), how)
     assert out.tolist() == [[[[1, 2, 1], [2, 4, 2], [1, 2, 1]]]]
     assert REGISTRY["conv_weight"](y, out, (2, 2), how).tolist() == [[[[9, 9], [9, 9]]]]
+
+
+# ----------------------------------------------------------------------------- the benchmark
+
+
+def test_the_benchmark_times_what_it_names(monkeypatch, capsys):
+    monkeypatch.setattr(convolution, "CONVOLUTIONS", {"conv": ((2, 1, 4, 4), (2, 3, 1))})
+    monkeypatch.setattr(convolution, "POOLS", {"pool": ((2, 1, 4, 4), ("max", 2, 2, 0))})
+    convolution.worker("microgradnd", 0.0)
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["conv", "pool", convolution.STEP]
+    assert all(row["seconds"] > 0 for row in found.values())
+
+
+def test_the_benchmark_takes_no_figures_of_peers_that_disagree(monkeypatch, capsys, tmp_path):
+    sums = {"microgradnd": 1.0, "torch": 1.0}
+    monkeypatch.setattr(convolution, "ask", lambda python, peer, seconds: {
+        "conv": {"sum": sums[peer], "seconds": 3e-3 if peer == "torch" else 6e-3}})  # fmt: skip
+    convolution.main(["--rounds", "2", "--json", str(tmp_path / "found.json")])
+    assert " ".join(capsys.readouterr().out.split()).endswith("conv 6 ms 3 ms 2.00")
+    assert json.loads((tmp_path / "found.json").read_text())["results"]["conv"]["torch"] == 3e-3
+    sums["torch"] = 1.01
+    with pytest.raises(SystemExit, match="conv: the peers do not agree"):
+        convolution.main(["--rounds", "1"])
+    failed = SimpleNamespace(returncode=1, stderr="No module named 'torch'")
+    monkeypatch.undo()
+    monkeypatch.setattr(convolution.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(SystemExit, match="torch: No module named 'torch'; --torch-python PATH"):
+        convolution.ask("python", "torch", 0.1)
