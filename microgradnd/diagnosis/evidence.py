@@ -435,7 +435,7 @@ def parse(kind: Any, thing: Any) -> Any:
         kinds = [k for k in get_args(kind) if k is not type(None)]
         return None if thing is None else parse(kinds[0], thing)
     if dataclasses.is_dataclass(kind):
-        hints: Any = _hints(kind)
+        hints: Any = _hints(kind)  # type: ignore[arg-type]
         return kind(**{k: parse(hints[k], v) for k, v in thing.items() if k in hints})  # type: ignore[operator]
     if get_origin(kind) is list:
         return [parse(get_args(kind)[0], item) for item in thing]

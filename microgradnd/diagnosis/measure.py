@@ -313,17 +313,14 @@ def _least(
 ) -> tuple[float, str]:
     """Give the least loss of the constant outputs, and which one has it."""
     best, form = nan, next(iter(constants))
-    parts = batches(len(target), 256)
-    share = np.array([rows.stop - rows.start for rows in parts]) / len(target)
+    backend = output.backend
     for name, value in constants.items():
-        losses = []
-        with sandbox(), no_grad():
-            one = asarray(output.backend.asarray(np.asarray(value, output.dtype)))
-            for rows in parts:
-                size = (rows.stop - rows.start, *output.shape[1:])
-                full = wrap(one.backend.xp.broadcast_to(one._array, size))
-                losses.append(loss_fn(full, target[rows]))
-            loss = _mean(losses, share)
+        one = backend.asarray(np.asarray(value, output.dtype))
+
+        def constant(rows: Tensor, one: Any = one) -> Tensor:
+            return wrap(backend.xp.broadcast_to(one, (len(rows), *output.shape[1:])))
+
+        loss = Problem().score(constant, loss_fn, (target,), target).loss
         if isfinite(loss) and not loss >= best:
             best, form = loss, name
     return best, form
