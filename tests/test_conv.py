@@ -90,6 +90,12 @@ def test_images_stay_as_they_lie_in_memory_from_layer_to_layer():
         assert steps[1] >= steps[2] >= steps[3] > steps[0] == 4, layer
 
 
+def test_a_window_that_may_reach_out_may_be_larger_than_the_input():
+    x = mg.tensor([[1.0, 5.0, 3.0]])
+    assert mg.max_pool1d(x, 4, 2, ceil_mode=True).tolist() == [[5.0]]
+    assert mg.avg_pool1d(x, 4, 2, ceil_mode=True).tolist() == [[3.0]]
+
+
 @pytest.mark.parametrize(("name", "best"), [("max", np.max), ("avg", np.mean)])
 @pytest.mark.parametrize("kernel", [1, (2, 3), 4])
 @pytest.mark.parametrize("stride", [None, 1, (3, 2)])
@@ -176,6 +182,7 @@ ERRORS = {
     "padding": (lambda: mg.conv2d(X, W, padding=-1), "padding must be .* at least 0.* got -1"),
     "word": (lambda: mg.conv2d(X, W, padding="full"), "'valid' or .*'same', got 'full'"),
     "same": (lambda: mg.conv2d(X, W, stride=2, padding="same"), r"got 'same' with stride \(2, 2\)"),
+    "ceil": (lambda: mg.max_pool1d(X[0, :, 0], 7, 2, ceil_mode=True), r"\(7,\) does not fit"),
     "pool": (lambda: mg.max_pool2d(X, 6), r"max_pool2d: a kernel .*\(6, 6\).*\(5, 5\)"),
     "half": (lambda: mg.avg_pool2d(X, 2, padding=2), "avg_pool2d: padding must be at most half"),
     "size": (lambda: mg.max_pool1d(X[0], 2.0), "max_pool1d: kernel_size must be .* got 2.0"),

@@ -54,14 +54,14 @@ def _geometry(space, kernel, stride, padding, dilation, ceil_mode=False):
         pairs = [(m // 2, m - m // 2) for m in grow]
     else:
         pairs = [(p, p) for p in _each("padding", padding, n, 0)]
-    if any(r > a + size + b for r, size, (a, b) in zip(reach, space, pairs, strict=True)):
-        raise ValueError(f"a kernel that reaches over {tuple(reach)} does not fit an input of "
-                         f"{space}, padded by {tuple(pairs)}")  # fmt: skip
     if ceil_mode:
         for i, (r, size, (a, b), s) in enumerate(zip(reach, space, pairs, stride, strict=True)):
             last = -((a + size + b - r) // -s)  # a last window may reach out, but begins inside
             last -= last * s >= a + size
             pairs[i] = (a, max(b, last * s + r - a - size))
+    if any(r > a + size + b for r, size, (a, b) in zip(reach, space, pairs, strict=True)):
+        raise ValueError(f"a kernel that reaches over {tuple(reach)} does not fit an input of "
+                         f"{space}, padded by {tuple(pairs)}")  # fmt: skip
     return stride, tuple(pairs), dilation
 
 
