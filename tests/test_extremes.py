@@ -65,6 +65,8 @@ def test_nan_come_last_and_are_the_largest():
         (lambda: mg.sort(1.0), ValueError, "axis -1 is out of bounds"),
         (lambda: mg.sort([[1.0]], axis=2), ValueError, "axis 2 is out of bounds"),
         (lambda: mg.median(mg.zeros((0, 2)), axis=0), ValueError, "^median: an empty axis"),
+        (lambda: mg.median([1.0, 2.0], axis=1), ValueError, "axis 1 is out of bounds"),
+        (lambda: mg.median([[1.0]], axis=(0, -3)), ValueError, "axis -3 is out of bounds"),
         (lambda: mg.sparsemax([[1.0]], axis=2), ValueError, "axis 2 is out of bounds"),
         (lambda: mg.hinge([1.0], [1.0, 1.0]), ValueError, "^hinge: input has shape"),
         (lambda: mg.kl_div([1.0], [1.0], "batch"), ValueError, "^kl_div: reduction must be"),
@@ -143,6 +145,8 @@ def test_what_is_no_finite_number_is_replaced():
 def test_lengths_and_angles_do_not_overflow():
     assert slopes(mg.hypot, [1e200, 5e-324], [0.0, 0.0]) == [[1.0, 1.0], [0.0, 0.0]]
     assert slopes(mg.hypot, [INF, 1.0], [1.0, -INF]) == [[1.0, 0.0], [0.0, -1.0]]
+    unknown, known = slopes(mg.hypot, [NAN], [INF])
+    assert math.isnan(unknown[0]) and known == [1.0]
     y, x = slopes(mg.arctan2, [1e200], [1e200])
     assert (y, x) == ([pytest.approx(5e-201)], [pytest.approx(-5e-201)])
 

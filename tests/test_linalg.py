@@ -311,6 +311,8 @@ def test_norms_of_low_precision_and_of_nothing():
     assert x.grad.dtype == "float16"
     assert mg.norm(mg.tensor(np.zeros((0, 2))), 1, axis=0).tolist() == [0.0, 0.0]
     assert mg.norm(leaf([0.0, 2.0]), -1).item() == 0.0
+    assert mg.norm(leaf([INF, INF]), -3).item() == INF
+    assert mg.norm(mg.tensor(np.zeros((0, 2))), -1, axis=0).tolist() == [INF, INF]
 
 
 @pytest.mark.parametrize("order", [1, 1.5, 3, 0.5, INF, "nuc", 2, "fro"])

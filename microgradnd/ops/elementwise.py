@@ -958,8 +958,7 @@ arctan.vjp(x=lambda g, x: g / (1.0 + x * x))
 def _part(xp, x, r):
     """:math:`x / r` of a vector of length r with a part x: 0 at 0, and finite where r is not."""
     ratio = xp.where(r == 0, 0.0, x / xp.where(r == 0, 1.0, r))
-    sign = xp.where(x > 0, xp.ones_like(ratio), -1.0)
-    return xp.where(xp.isinf(r) & (ratio != ratio), sign, ratio)
+    return xp.where(xp.isinf(r) & (ratio != ratio), xp.sign(x), ratio)
 
 
 @primitive(

@@ -832,9 +832,10 @@ def _vector_norm(x, ord, axes):
     if ord == 1:
         return sum(x, axis=axes, keepdims=True)
     zero = x == 0  # where powers have no slope, or an infinite one
-    terms = where(zero, 0.0 if ord > 0 else float("inf"), power(where(zero, 1.0, x), ord))
+    nothing = 0.0 if ord > 0 else float("inf")  # what 0 becomes, each way
+    terms = where(zero, nothing, power(where(zero, 1.0, x), ord))
     total = sum(terms, axis=axes, keepdims=True)
-    return where(total == 0, 0.0, power(where(total == 0, 1.0, total), 1.0 / ord))
+    return where(total == 0, nothing, power(where(total == 0, 1.0, total), 1.0 / ord))
 
 
 def _matrix_norm(x, ord, axes):

@@ -137,6 +137,8 @@ def median(xp, x, /, axis=None, keepdims=False):
         >>> mg.value_and_grad(mg.median)(mg.tensor([5.0, 1.0, 4.0, 2.0]))
         (Tensor(3.), Tensor([0. , 0. , 0.5, 0.5]))
     """
+    for a in () if axis is None else axis if isinstance(axis, tuple) else (axis,):
+        on_axis(a, x.ndim)
     refuse_empty("median", x, axis)
     flat = flat_last(xp, x, axis)
     order, n = xp.argsort(flat, axis=-1), flat.shape[-1]
