@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.linalg import LinAlgError
 
 from .ops.indexing import trace as _trace
@@ -35,6 +36,7 @@ from .ops.linalg import (
     svd,
     svdvals,
 )
+from .registry import OVERRIDES
 
 __all__ = [
     "LinAlgError",
@@ -65,3 +67,6 @@ def trace(x: Any, /, *, offset: int = 0) -> Any:
         [[1.0, 0.0], [0.0, 1.0]]
     """
     return _trace(x, offset, -2, -1)
+
+
+OVERRIDES[np.linalg.trace] = trace

@@ -196,7 +196,7 @@ def _mean(call: Any, function: Any, mean: Any) -> Any:
     def around(x: Tensor, *, ddof: Any = 0, axis: Any = None, keepdims: bool = False) -> Any:
         squares = REGISTRY["square"](x - mean)
         total = REGISTRY["sum"](squares, axis=axis, keepdims=keepdims)
-        return root(total / (squares.size / total.size - ddof))
+        return root(total / (squares.size / max(total.size, 1) - ddof))
 
     return around
 

@@ -41,6 +41,8 @@ B = np.array([[0.5, -1.0], [2.0, 0.25]])
         lambda t, u: np.std(t, axis=0, ddof=1),
         lambda t, u: np.prod(t),
         lambda t, u: np.linalg.norm(t),
+        lambda t, u: np.linalg.trace(t, offset=1),
+        lambda t, u: np.linalg.cross(np.hstack([t, u])[:, 1:], np.ones((2, 3)), axis=-1),
         lambda t, u: np.cumsum(t, axis=1),
         lambda t, u: np.concatenate([t, u]),
         lambda t, u: np.concatenate((t, B), axis=1),

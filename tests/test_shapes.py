@@ -33,6 +33,7 @@ SAME = [
     ("pad", (ONE, 3)), ("pad", (X, 0, "edge")), ("pad", (X > 3, ((1, 0), (2, 1), (0, 3)))),
     ("pad", (NONE, ((1, 2), (0, 0)))), ("pad", (NONE, ((0, 0), (1, 9)), "wrap")),
     ("nonzero", (X > 7,)), ("nonzero", (NONE,)), ("where", (X > 7,)),
+    ("diff", (X, 1, np.int64(1))), ("take_along_axis", (X, np.array([23, 0, -1]), None)),
 ]  # fmt: skip
 
 
@@ -108,8 +109,15 @@ REFUSED = [
     (lambda x: mg.vdot(x, x[0]), ValueError, "vdot: .*not the same size"),
     (lambda x: mg.vecdot(x, x[..., :1]), ValueError, "vecdot: .*axis -1 differs in length"),
     (lambda x: mg.cross(x, x[..., :3]), ValueError, "cross: three components .*got 4, 3"),
+    (lambda x: mg.tensordot(x, x, (3, 0)), np.exceptions.AxisError, "tensordot: axis 3 is out"),
     (lambda x: mg.outer(x, "a"), TypeError, "outer|identity"),
 ]  # fmt: skip
+
+
+def test_widths_may_be_given_for_some_axes():
+    for mode in ("constant", "edge"):
+        got = mg.pad(mg.tensor(X), {0: 1, -1: (0, 2)}, mode=mode)
+        assert alike(got, np.pad(X, ((1, 1), (0, 0), (0, 2)), mode=mode))
 
 
 @pytest.mark.parametrize(("call", "kind", "text"), REFUSED)

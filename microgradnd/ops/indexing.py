@@ -295,6 +295,10 @@ take.vjp(x=_take_gradient)
 
 @primitive(
     numpy=np.take_along_axis,
+    front=lambda x, indices, axis=-1: (
+        (x, indices) if axis is not None else (reshape(x, -1), indices),
+        {"axis": axis or 0},
+    ),
     cases=(
         (((2, 3), [[0, 2, 0], [1, 1, 1]]), {"axis": 1}),
         (((3, 2), [[2, 0]]), {"axis": 0}),
@@ -302,6 +306,8 @@ take.vjp(x=_take_gradient)
 )
 def take_along_axis(xp, x, indices, /, axis=-1):
     r"""Elements picked along an axis by an array of indices of the same number of axes.
+
+    Without an axis (None) the array is flattened.
 
     Raises:
         IndexError: For an index out of bounds.
@@ -532,7 +538,8 @@ def pad(x, pad_width, mode="constant", constant_values=0):
 
     Args:
         x: The operand.
-        pad_width: How many before and after along each axis: one number, a pair, or pairs.
+        pad_width: How many before and after along each axis: one number, a pair, or pairs;
+            or a dict of numbers and pairs by axis.
         mode: `"constant"`, `"edge"` (the outermost elements), `"wrap"` (periodic), `"reflect"`,
             `"symmetric"` (mirrored, without or with the outermost elements).
         constant_values: The constants, in the same forms.
@@ -570,6 +577,9 @@ def pad(x, pad_width, mode="constant", constant_values=0):
 
 def _pairs(x, values):
     """NumPy's short forms spelled out: a pair for each axis."""
+    if isinstance(values, dict):  # widths of some axes
+        values = {on_axis(axis, x.ndim): pair for axis, pair in values.items()}
+        return [_pairs(x, values.get(axis, 0))[axis] for axis in range(x.ndim)]
     try:
         return np.broadcast_to(values, (x.ndim, 2)).tolist()
     except ValueError:

@@ -30,7 +30,7 @@ def _check(x, y):
 
 
 @primitive(
-    numpy=np.matmul,
+    numpy=(np.matmul, np.linalg.matmul),
     operator="matmul",
     dtypes="fiu",
     cases=(
@@ -180,7 +180,7 @@ def _einsum_gradients(xp, g, xs, shapes, subscripts, wanted):
 einsum.vjp_all(_einsum_gradients)
 
 
-@composite(numpy=np.outer, operands=2, cases=((((3,), (2,)), {}),))
+@composite(numpy=(np.outer, np.linalg.outer), operands=2, cases=((((3,), (2,)), {}),))
 def outer(x, y):
     r"""The products of all pairs, :math:`x_i y_j`, of the flattened operands.
 
@@ -211,7 +211,7 @@ def dot(x, y):
 
 
 @composite(
-    numpy=np.tensordot,
+    numpy=(np.tensordot, np.linalg.tensordot),
     operands=2,
     cases=((((2, 3, 4), (4, 3, 2)), {"axes": ((1, 2), (1, 0))}), (((2, 3), (3, 2)), {"axes": 1})),
 )
@@ -230,7 +230,7 @@ def tensordot(x, y, axes=2):
     if isinstance(axes, int):
         axes = (range(-axes, 0), range(axes))
     left, right = ([a] if isinstance(a, int) else list(a) for a in axes)
-    left, right = [a % x.ndim for a in left], [a % y.ndim for a in right]
+    left, right = ([on_axis(a, z.ndim) for a in on] for z, on in ((x, left), (y, right)))
     lengths = [x.shape[a] for a in left], [y.shape[a] for a in right]
     if lengths[0] != lengths[1]:
         raise ValueError(
@@ -338,6 +338,9 @@ def cross(x, y, axisa=-1, axisb=-1, axisc=-1, axis=None):
     if x.shape[-1] != 3 or y.shape[-1] != 3:
         raise ValueError(f"cross: three components are wanted, got {x.shape[-1]}, {y.shape[-1]}")
     return moveaxis(roll(x * roll(y, -1, -1) - roll(x, -1, -1) * y, -1, -1), -1, axisc)
+
+
+OVERRIDES[np.linalg.cross] = cross  # with one axis for all
 
 
 @composite(

@@ -26,11 +26,11 @@ def ints(*sizes):
 
 def on_axis(axis, ndim):
     """The number of an axis counted from the front; an AxisError if there is none."""
-    if isinstance(axis, bool) or not isinstance(axis, int):
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
         raise TypeError(f"axis must be one integer, got {axis!r}")
     if not -ndim <= axis < ndim:
         raise np.exceptions.AxisError(axis, ndim)
-    return axis % ndim
+    return int(axis) % ndim
 
 
 def _size(shape):
