@@ -38,7 +38,7 @@ from ..tracing import detect_anomaly
 from ..train import Loop
 from . import measure
 from .evidence import LayerState, Record, Sample, Score, parse, plain
-from .measure import Problem, describe, home_of, pair, sandbox, spread, taken
+from .measure import Problem, describe, pair, sandbox, spread, taken
 from .observe import Seen, Watcher, ancestors, clone, flatten, look, rms
 
 FORMAT, VERSION = "microgradnd record", 1
@@ -165,10 +165,9 @@ class Recorder:
             raise ValueError(f"Recorder: every is a number of steps, at least 1, got {every!r}")
         self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
         self.every = every
-        self._train = None if train is None else _part(train, "train", model, ROWS)
-        self._test = None if test is None else _part(test, "test", model, SCORED)
-        self._few = None if self._train is None else _part((*self._train[0], self._train[1]),
-                                                           "train", model, SCORED)  # fmt: skip
+        self._train = _part(train, "train", model, ROWS)
+        self._few = _part(self._train, "train", model, SCORED)
+        self._test = _part(test, "test", model, SCORED)
         self._problem: Problem | None = None
         self._loss_fn_fails = False
         self._record = Record()
@@ -462,7 +461,7 @@ class Recorder:
         if self._train is None:
             return
         record.adopt(self._find_problem())
-        inputs, target = self._at_home(self._train)
+        inputs, target = pair(self._train, "train", self.model)
         with _unseen(), sandbox(model):
             record.layers, seen = look(model, self._usable_loss(), inputs, target)
         first.layers, first.loss, first.examples = seen.layers, seen.loss, seen.examples
@@ -470,7 +469,7 @@ class Recorder:
 
     def _find_problem(self) -> Problem:
         """Find out what the network has to do."""
-        inputs, target = self._at_home(self._train)
+        inputs, target = pair(self._train, "train", self.model)
         with _unseen(), sandbox(self.model):
             output = measure.first_output(self.model, inputs, len(target))
             self._record.inputs = describe(self.model, inputs, target, output)
@@ -562,7 +561,7 @@ class Recorder:
         loss_fn = self._usable_loss()
         for name, part in (("train", self._few), ("test", self._test)):
             if part is not None and getattr(sample, name) is None:
-                inputs, target = self._at_home(part)
+                inputs, target = pair(part, name, self.model)
                 with _unseen():
                     score = self._problem.score(self.model, loss_fn, inputs, target, ROWS)
                 setattr(sample, name, score)
@@ -574,13 +573,6 @@ class Recorder:
         if len(samples) > SAMPLES:
             del samples[1::2]
             self._thin *= 2
-
-    def _at_home(self, part: Any) -> Any:
-        """Give inputs and target where the model lives now."""
-        home = home_of(self.model)
-        *inputs, target = [t if home is None or t.backend is home else t.to(home.name)
-                           for t in (*part[0], part[1])]  # fmt: skip
-        return tuple(inputs), target
 
     def _named(self) -> dict[str, Any]:
         """Give the parameters by name; those of the optimizer, if the model is a function."""
@@ -760,11 +752,12 @@ def load(path: str | os.PathLike[str]) -> Record:
 # ---------------------------------------------------------------------------------------- details
 
 
-def _part(data: Any, name: str, model: Any, rows: int) -> tuple[tuple[Tensor, ...], Tensor]:
+def _part(data: Any, name: str, model: Any, rows: int) -> tuple[Tensor, ...] | None:
     """Give at most so many rows of a set, evenly spread."""
+    if data is None:
+        return None
     inputs, target = pair(data, name, model)
-    *few, wanted = taken((*inputs, target), spread(len(target), rows))
-    return tuple(few), wanted
+    return taken((*inputs, target), spread(len(target), rows))
 
 
 def _modules(model: Any) -> list[Module]:

@@ -12,7 +12,7 @@ from ..nn.init import maxout_constant
 from ..nn.layers import BatchNorm1d, Dropout, Maxout, PReLU
 from ..nn.module import Sequential
 from . import variants
-from .evidence import Comparison, Evidence, Finding, Layer, Remedy
+from .evidence import Comparison, Evidence, Finding, Remedy
 from .facts import Facts, finite
 from .measure import sandbox
 from .thresholds import Thresholds
@@ -123,11 +123,6 @@ def _init(case: Case, details: dict[str, Any]) -> Variant:
     layers = case.evidence.layers
     if details.get("layer") == "output":
         layers = [layer for layer in layers if layer.output]
-    _redraw(model, layers)
-    return like(case, "initial weights that suit the activations", model)
-
-
-def _redraw(model: Any, layers: list[Layer]) -> None:
     named = dict(model.named_parameters())
     with sandbox(seed=7):
         for layer in layers:
@@ -137,6 +132,7 @@ def _redraw(model: Any, layers: list[Layer]) -> None:
             gain = sqrt(maxout_constant(pieces)) if layer.activation == "maxout" else GAINS.get(
                 layer.activation, 1.0)  # fmt: skip
             init.normal_(named[layer.weight], 0.0, gain / sqrt(layer.fan_in))
+    return like(case, "initial weights that suit the activations", model)
 
 
 def _zero_bias(case: Case, details: dict[str, Any]) -> Variant:
