@@ -1,4 +1,4 @@
-"""Convolution and pooling, forward and backward, against PyTorch's; float32, two threads.
+"""Convolution and pooling, forward and backward, against PyTorch's; float32.
 
 Inputs and weights get gradients, and inputs lie in memory as NCHW. A training step is that of a
 small network for images of 28 x 28, with Adam. Each peer runs in a process of its own (two
@@ -50,7 +50,7 @@ def peer_of(name: str) -> tuple[Any, Any]:
         return mg, lambda x, grad: mg.asarray(x).requires_grad_(grad)
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     return torch, lambda x, grad: torch.from_numpy(x).requires_grad_(grad)
 
 
@@ -114,9 +114,9 @@ def worker(peer: str, seconds: float) -> None:
     print(json.dumps(found))
 
 
-def ask(python: str, peer: str, seconds: float) -> dict[str, dict[str, float]]:
+def ask(python: str, peer: str, seconds: float, threads: int) -> dict[str, dict[str, float]]:
     """Time one peer in a fresh process."""
-    own = {f"{name}_NUM_THREADS": "2" for name in ("OMP", "OPENBLAS", "MKL")}
+    own = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")}
     own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [python, "-m", "benchmarks.convolution", "--worker", peer, "--seconds", str(seconds)],
@@ -137,16 +137,17 @@ def main(argv: list[str] | None = None) -> None:
                         help="an interpreter with torch and numpy (default: this one)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="per task, peer and round")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.worker:
         return worker(options.worker, options.seconds)
     pythons = dict(zip(PEERS, (sys.executable, options.torch_python), strict=True))
-    rounds = [
-        {peer: ask(python, peer, options.seconds) for peer, python in pythons.items()}
-        for _ in range(options.rounds)
-    ]
+    rounds = []
+    for _ in range(options.rounds):
+        rounds.append({peer: ask(python, peer, options.seconds, options.threads)
+                       for peer, python in pythons.items()})  # fmt: skip
     for name, ours in rounds[0][PEERS[0]].items():
         other = rounds[0][PEERS[1]][name]["sum"]
         if abs(ours["sum"] - other) > 1e-3 * max(abs(other), 1.0):
@@ -155,10 +156,12 @@ def main(argv: list[str] | None = None) -> None:
                for name in rounds[0][PEERS[0]]}  # fmt: skip
     rows = [(name, *map(readable, pair), f"{pair[0] / pair[1]:.2f}")
             for name, pair in medians.items()]  # fmt: skip
-    print(f"batch 64, float32, {options.rounds} rounds of {options.seconds:g} s; {busy()}\n")
+    print(f"batch 64, float32, threads: {options.threads}, {options.rounds} rounds of "
+          f"{options.seconds:g} s; {busy()}\n")  # fmt: skip
     print(table(("forward and backward", *PEERS, "of torch"), rows))
     if options.json:
-        save(options.json, {name: dict(zip(PEERS, p, strict=True)) for name, p in medians.items()})
+        found = {name: dict(zip(PEERS, pair, strict=True)) for name, pair in medians.items()}
+        save(options.json, {"threads": options.threads, "seconds": found})
     return None
 
 

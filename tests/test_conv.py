@@ -280,11 +280,12 @@ def test_the_benchmark_times_what_it_names(monkeypatch, capsys):
 
 def test_the_benchmark_takes_no_figures_of_peers_that_disagree(monkeypatch, capsys, tmp_path):
     sums = {"microgradnd": 1.0, "torch": 1.0}
-    monkeypatch.setattr(convolution, "ask", lambda python, peer, seconds: {
+    monkeypatch.setattr(convolution, "ask", lambda python, peer, *_: {
         "conv": {"sum": sums[peer], "seconds": 3e-3 if peer == "torch" else 6e-3}})  # fmt: skip
     convolution.main(["--rounds", "2", "--json", str(tmp_path / "found.json")])
     assert " ".join(capsys.readouterr().out.split()).endswith("conv 6 ms 3 ms 2.00")
-    assert json.loads((tmp_path / "found.json").read_text())["results"]["conv"]["torch"] == 3e-3
+    saved = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert saved == {"threads": 2, "seconds": {"conv": {"microgradnd": 6e-3, "torch": 3e-3}}}
     sums["torch"] = 1.01
     with pytest.raises(SystemExit, match="conv: the peers do not agree"):
         convolution.main(["--rounds", "1"])
@@ -292,4 +293,4 @@ def test_the_benchmark_takes_no_figures_of_peers_that_disagree(monkeypatch, caps
     monkeypatch.undo()
     monkeypatch.setattr(convolution.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(SystemExit, match="torch: No module named 'torch'; --torch-python PATH"):
-        convolution.ask("python", "torch", 0.1)
+        convolution.ask("python", "torch", 0.1, 1)

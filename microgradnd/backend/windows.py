@@ -110,7 +110,7 @@ def build(module: Any, block: int | None) -> dict[str, Callable[..., Any]]:
         view = every(x, weight.shape[2:], how)
         n, groups, units = view.ndim // 2, how[-1], weight.shape[0]
         rows = flat(weight.reshape((groups, units // groups, *weight.shape[1:])))
-        dtype = module.result_type(x, weight)
+        dtype = module.result_type(*(a for a in (x, weight, bias) if a is not None))
         out = module.empty((groups, units // groups, *view.shape[n:]), dtype=dtype)
         for at in blocks(view.shape, view.dtype.itemsize):
             module.matmul(rows, columns(view, at, groups), out=flat(out[:, :, at]))
