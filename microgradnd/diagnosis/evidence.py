@@ -271,17 +271,7 @@ class Check:
 
 @dataclass
 class Task:
-    """What a network is to do.
-
-    Attributes:
-        task: `"classification"`, `"regression"` or `"other"` (then there is no metric).
-        metric: `"accuracy"`, or `"r2"`, which is 1 - squared error / variance of the targets.
-        classes: How many there are, else 0.
-        chance: The metric of the best constant output (share of the largest class; R2: 0), and
-        constant: its loss, by the user's own loss function.
-        uniform: The loss of an output that prefers no class (cross-entropy: the logarithm of
-            `classes`), by the same function; NaN of a regression.
-    """
+    """What a network is to do; the attributes are explained in `Evidence`."""
 
     task: str = "other"
     metric: str = ""
@@ -301,7 +291,13 @@ class Evidence(Task):
     """Everything that `decide` looks at.
 
     Attributes:
-        task, metric, classes, chance, constant, uniform: What the network is to do, as a `Task`.
+        task: `"classification"`, `"regression"` or `"other"` (then there is no metric).
+        metric: `"accuracy"`, or `"r2"`, which is 1 - squared error / variance of the targets.
+        classes: How many there are, else 0.
+        chance: The metric of the best constant output (share of the largest class; R2: 0), and
+        constant: its loss, by the user's own loss function.
+        uniform: The loss of an output that prefers no class (cross-entropy: the logarithm of
+            `classes`), by the same function; NaN of a regression.
         target: The training metric that the user wants, or NaN.
         train, test: The trained network on the whole sets, in eval mode.
         layers: The layers; each `Sample.layers` has as many.
