@@ -20,7 +20,7 @@ except ImportError:  # the tests of the device run without it
 else:
     COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
     # Plain `pytest`: the same few examples every time.
-    settings.register_profile("dev", max_examples=3, derandomize=True, database=None, **COMMON)
+    settings.register_profile("dev", max_examples=2, derandomize=True, database=None, **COMMON)
     settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **COMMON)
     settings.register_profile("nightly", max_examples=1000, print_blob=True, **COMMON)
     settings.load_profile(PROFILE)

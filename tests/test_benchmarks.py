@@ -485,6 +485,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_measured(
     assert asked == [file, tmp_path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["p.bmp", "p", "p.json"])
 def test_a_picture_that_cannot_be_drawn_is_refused_first(name, monkeypatch, capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib draws the picture")

@@ -615,6 +615,7 @@ def test_one_example_of_one_class():
 # ------------------------------------------------------------------------------ digits
 
 
+@pytest.mark.slow
 def test_digits_are_split_by_the_seed():
     datasets = pytest.importorskip("sklearn.datasets")
     x, y, test_x, test_y = data.digits(seed=3)

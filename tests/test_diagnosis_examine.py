@@ -426,6 +426,7 @@ def test_an_own_optimizer_and_a_frozen_network_are_said(quick):
     assert any("shallow: it raised ValueError" in text for text in found.not_made)
 
 
+@pytest.mark.slow
 def test_the_reference_learns_what_can_be_learned():
     x, y = blobs(n=600)
     noisy = np.where(np.random.default_rng(1).random(600) < 0.4, (y + 1) % 4, y)
@@ -487,6 +488,7 @@ def test_a_healthy_network_has_no_fault():
     assert found.train.metric > 0.95 and codes(found) == []
 
 
+@pytest.mark.slow
 def test_deep_sigmoids_vanish_and_another_activation_is_the_remedy():
     model, train = deep(), blobs()
     record = recorded(model, mg.optim.SGD(model.parameters(), lr=0.5), mg.cross_entropy, train)
@@ -510,6 +512,7 @@ def test_adam_helps_a_little_depth_only():
     assert remedy.gain.changed == "Adam 0.01" and remedy.gain.train.metric < 0.6
 
 
+@pytest.mark.slow
 def test_too_little_capacity():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (500, 2)).astype("float32")
@@ -521,6 +524,7 @@ def test_too_little_capacity():
     assert codes(found) == ["CAPACITY"]
 
 
+@pytest.mark.slow
 def test_unscaled_inputs_are_tried_scaled():
     x, y = blobs(n=400)
     found = run(network(2), rate=0.1, train=(x * 3000 + 9000, y))
@@ -530,6 +534,7 @@ def test_unscaled_inputs_are_tried_scaled():
     assert not ids
 
 
+@pytest.mark.slow
 def test_the_losss_unit_changes_no_verdict(quick):
     def thousand(output, target):
         return mg.cross_entropy(output, target) * 1000
@@ -588,6 +593,7 @@ def test_a_remedy_that_cannot_be_tried_says_why(trained):
 # ------------------------------------------------------------------------------ compare_depths
 
 
+@pytest.mark.slow
 def test_depths_are_compared_on_the_training_set():
     state = dict(mg.random.default_generator().state)
 
@@ -723,6 +729,7 @@ def test_the_beginning_is_measured_on_all_examples(trained):
     assert [s.dead for s in found.init.layers] == pytest.approx([s.dead for s in whole])
 
 
+@pytest.mark.slow
 def test_from_the_recorder_to_the_report(tmp_path, quick):
     """Three lines in a user's own script."""
     train, test = blobs(), blobs(n=200)

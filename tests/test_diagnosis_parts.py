@@ -710,6 +710,7 @@ def test_nothing_of_the_model_is_touched(batch):
     assert not called
 
 
+@pytest.mark.slow
 def test_pictures_are_written(batch, tmp_path):
     pytest.importorskip("matplotlib").use("Agg")
     x, y = batch

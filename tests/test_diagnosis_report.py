@@ -336,7 +336,10 @@ def test_repr_and_what_notebooks_show():
     assert "<script" not in found._repr_html_() and "&lt;" in found._repr_html_()
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(s, marks=() if i == 0 else pytest.mark.slow) for i, s in enumerate(SAMPLES)],
+)
 def test_the_picture_has_six_panels(name, tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")

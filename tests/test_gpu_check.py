@@ -84,6 +84,7 @@ def test_a_device_that_rounds_in_its_own_way_agrees(monkeypatch):
         assert result["first above"] == {"0.0001": None, "0.01": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "seen"), [(1e-3, ["float32", "float64"]), (1e-9, ["float64"])])
 def test_a_planted_error_is_seen_in_the_model_that_has_it(monkeypatch, size, seen):
     few(monkeypatch, "sigmoid", "scatter")

@@ -117,7 +117,7 @@ def resumed(path, name, steps, **options):
 
 
 @pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("prefetch", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", RUNS)
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, name, prefetch, cut):
     path, n = tmp_path / "run.safetensors", CUTS[cut]
