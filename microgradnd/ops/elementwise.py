@@ -957,6 +957,7 @@ arctan.vjp(x=lambda g, x: g / (1.0 + x * x))
 
 def _part(xp, x, r):
     """:math:`x / r` of a vector of length r with a part x: 0 at 0, and finite where r is not."""
+    x = x + xp.zeros_like(r)  # of a number, too, the sign is taken where r lives
     ratio = xp.where(r == 0, 0.0, x / xp.where(r == 0, 1.0, r))
     return xp.where(xp.isinf(r) & (ratio != ratio), xp.sign(x), ratio)
 
