@@ -108,9 +108,9 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 
 def generated(classes: dict[str, Any]) -> dict[str, str]:
-    """The classes that are made of operations, in two tables."""
+    """The classes that are made of operations, in tables."""
     out = {}
-    for family in ("activations", "losses"):
+    for family in ("activations", "losses", "conv"):
         rows: list[tuple[str, ...]] = [("class", "arguments", "formula", "operation")]
         for name, cls in classes.items():
             if cls._op.__module__.endswith(family):
@@ -118,7 +118,7 @@ def generated(classes: dict[str, Any]) -> dict[str, str]:
                 formula = summary(cls._op).replace("|", r"\vert ")  # a bar would end the cell
                 arguments = f"`{arguments}`" if arguments else ""
                 rows.append((f"`nn.{name}`", arguments, formula, link(cls._op)))
-        out[f"nn: {family}"] = table(rows)
+        out[f"nn: {'pooling' if family == 'conv' else family}"] = table(rows)
     return out
 
 
