@@ -39,9 +39,11 @@ PRETEND = HERE.parent / "tests" / "pretend"
 READS = {
     "00_why_activations.py": "an epoch is one step there, and fit's history has a row per epoch",
 }
-#: Where a recorder looks closely at some steps, while they are made. That takes minutes on the
-#: stand-in, so there these run only by name; the tests of the diagnosis run on it anyway.
+#: Where a recorder looks closely at some steps, while they are made.
 LOOKS = frozenset({"13_diagnose_everything.py"})
+#: What takes minutes on the stand-in, where these run only by name: convolutions, and the diagnosis
+#: (whose tests run on it anyway).
+LONG = LOOKS | {"18_conv_maxout_digits.py"}
 
 
 def run(script, seed, folder, standin=False):
@@ -181,7 +183,7 @@ def on_standin(names):
     """Run examples on the stand-in, some side by side; print, and give 1 if one failed."""
     scripts = [s for s in [*HERE.glob("[0-9][0-9]_*.py"), HERE / "quickstart.py"]
                if any(n in s.name for n in names or [""])
-               and (names or s.name not in LOOKS)]  # fmt: skip
+               and (names or s.name not in LONG)]  # fmt: skip
     rows, failed = [], []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
         # The last ones take longest.

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from io import BytesIO
+from itertools import chain
 from math import isfinite, nan
 from statistics import median_low
 from threading import local
@@ -84,8 +85,8 @@ class Hook:
 
     __slots__ = ("method", "recorder")
 
-    def __init__(self, recorder: Recorder | None = None, method: str = ""):
-        self.method = method
+    def __init__(self, recorder: Recorder | None = None, method: Any = None):
+        self.method = method  # a function: to look a name up takes longer
         self.recorder: Callable[[], Recorder | None] = (
             (lambda: None) if recorder is None else ref(recorder)
         )
@@ -97,7 +98,7 @@ class Hook:
         """Tell the recorder."""
         recorder = self.recorder()
         if recorder is not None:
-            getattr(recorder, self.method)(*args)
+            self.method(recorder, *args)
 
 
 class Inside(local):
@@ -199,15 +200,16 @@ class Recorder:
         self._scored = 0
         self._probe = next((p for g in optimizer.param_groups for p in g["params"]), None)
         self._handles = [
-            optimizer.register_step_post_hook(Hook(self, "_on_step")),
-            attach(Passes, "hooks", Hook(self, "_on_backward")),
+            optimizer.register_step_post_hook(Hook(self, Recorder._on_step)),
+            attach(Passes, "hooks", Hook(self, Recorder._on_backward)),
         ]
         if isinstance(model, Module):
-            after = Hook(self, "_on_output")
-            self._handles += [model.register_forward_pre_hook(Hook(self, "_on_call")),
-                              model.register_forward_hook(after, always_call=True)]  # fmt: skip
-        self._detach = finalize(self, _remove, self._handles)
+            after = Hook(self, Recorder._on_output)
+            self._handles.append(model.register_forward_hook(after, always_call=True))
+        self._before_call: list[Any] = []  # a hook, while there is a close look
+        self._detach = finalize(self, _remove, self._handles, self._before_call)
         self._detach.atexit = False
+        self._look(True)
 
     def remove(self) -> None:
         """Take all hooks away; what was recorded stays."""
@@ -226,10 +228,18 @@ class Recorder:
 
     # --- forward
 
+    def _look(self, closely: bool) -> None:
+        """Begin or end a close look: only then are calls of the model heard of, for they take time."""
+        self._close = closely
+        if not closely:
+            _remove(self._before_call)
+            self._before_call.clear()
+        elif isinstance(self.model, Module) and not self._before_call:
+            hook = Hook(self, Recorder._on_call)
+            self._before_call.append(self.model.register_forward_pre_hook(hook))
+
     def _on_call(self, model: Any, args: Any) -> None:
         """Before a forward pass; the outermost call counts, if the model calls itself."""
-        if not self._close:
-            return
         inside = self._inside
         inside.depth += 1
         if inside.depth > 1 or MEASURING.get() or not MODE.get().recording:
@@ -310,12 +320,12 @@ class Recorder:
         if root._node is None:
             return
         pending = self._pending
-        if len(pending) == 1 and not self._close and any(
-            p is not None and (p.serial,) in pending for p in root._node.parents
-        ):  # as a rule the loss is one operation
-            pending.clear()
-            self._differentiated(root)
-            return
+        if len(pending) == 1 and not self._close:  # as a rule the loss is one operation
+            for parent in root._node.parents:
+                if parent is not None and (parent.serial,) in pending:
+                    pending.clear()
+                    self._differentiated(root)
+                    return
         if MEASURING.get():
             return
         if self._called:
@@ -392,7 +402,7 @@ class Recorder:
         self._inside.depth = 0
         if self._close:
             self._sample(step)
-            self._close = False
+            self._look(False)
         for key, noisy in list(self._pending.items()):
             # What backward did not reach, and what was computed before it: an evaluation.
             if key[0] < self._root:
@@ -408,7 +418,8 @@ class Recorder:
             self._fetch()
         every = (self.every or EVERY) * self._thin
         early = (1, 2, 3) if self.every else (1, 2, 3, *EARLY)
-        self._close = self._close or step % every == 0 or (self.every is None and step in EARLY)
+        if step % every == 0 or (self.every is None and step in EARLY):
+            self._look(True)
         if self._close or step < 4:
             gradients = [p.grad for p in _parameters(self.optimizer)]
             self._used = [ref(g) for g in gradients if g is not None]
@@ -709,7 +720,7 @@ class Recorder:
         self._batches = Counter({rows: count for rows, count in state["batches"]})
         known = state["unreached"]
         self._unreached = None if known is None else set(known)
-        self._close = False
+        self._look(False)
         self._called = bool(self._batches)
         self._prepare()
         if self._started and self._train is not None and self._problem is None:
@@ -826,6 +837,6 @@ def _chain(seen: dict[int, Node], outputs: set[int]) -> list[str]:
     return names[:50]
 
 
-def _remove(handles: list[Any]) -> None:
-    for handle in handles:
+def _remove(*lists: list[Any]) -> None:
+    for handle in chain.from_iterable(lists):
         handle.remove()
