@@ -229,7 +229,7 @@ class Recorder:
     # --- forward
 
     def _look(self, closely: bool) -> None:
-        """Begin or end a close look: only then are calls of the model heard of, for they take time."""
+        """Begin or end a close look: only then are calls of the model heard of (it takes time)."""
         self._close = closely
         if not closely:
             _remove(self._before_call)
