@@ -20,7 +20,7 @@ import microgradnd as mg
 
 PACKAGE = Path(mg.__file__).parent
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
-#: Most operations take four to six lines; factorizations, convolutions, indices and losses take more.
+#: Most operations take four to six lines; factorizations, convolutions and indices take more.
 BOUNDS = {"an operation": 9.5, "engine and operations": 5500}
 NETWORKS = {"nn", "optim", "data.py", "io.py", "train.py"}
 TOOLS = {"testing.py", "cli.py", "tracing.py", "__main__.py"}
