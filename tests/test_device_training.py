@@ -76,7 +76,13 @@ LOSSES = {
     "BCEWithLogitsLoss": (BITS, {"pos_weight": [1.0, 2.0, 0.5]}),
     "CrossEntropyLoss": (CLASSES, {"weight": [1.0, 2.0, 0.5], "label_smoothing": 0.1}),
     "NLLLoss": (CLASSES, {"weight": [1.0, 2.0, 0.5]}),
+    "SmoothL1Loss": (NUMBERS, {"beta": 0.5}),
+    "HingeLoss": (BITS, {"margin": 0.5}),
+    "BCELoss": (BITS, {}),
+    "KLDivLoss": (NUMBERS, {"log_target": True}),
 }
+#: What makes of a model's output the input that a loss wants.
+BEFORE = {"NLLLoss": nn.LogSoftmax, "KLDivLoss": nn.LogSoftmax, "BCELoss": nn.Sigmoid}
 
 
 def batches(inputs, targets):
@@ -97,10 +103,7 @@ def batches(inputs, targets):
 def train(home, make_model, make_optimizer, loss="CrossEntropyLoss", reduction="mean", order=2.0):
     """The training script; gives losses, norms, weights and buffers, read after the last step."""
     mg.manual_seed(5)
-    model = make_model()
-    if loss == "NLLLoss":
-        model = nn.Sequential(model, nn.LogSoftmax())
-    model.to(home)
+    model = nn.Sequential(make_model(), BEFORE.get(loss, nn.Identity)()).to(home)
     targets, options = LOSSES[loss]
     options = {k: mg.tensor(v) if isinstance(v, list) else v for k, v in options.items()}
     criterion = getattr(nn, loss)(reduction=reduction, **options).to(home)
