@@ -907,6 +907,7 @@ def test_flatten():
         ((), (2, 12)), ((0,), (24,)), ((0, 1), (6, 4)), ((-2, -1), (2, 12)), ((1, 1), (2, 3, 4)),
     ):  # fmt: skip
         assert nn.Flatten(*options)(x).shape == shape
+        assert x.flatten(*(options or (1,))).shape == shape
     assert nn.Flatten(0)(mg.tensor(3.0)).shape == (1,)
     assert nn.Flatten()(rand(0, 3, 2)).shape == (0, 6)
 

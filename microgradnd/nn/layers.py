@@ -9,6 +9,7 @@ import numpy as np
 
 from ..functions import asarray, full, ones, zeros
 from ..modes import no_grad
+from ..ops.shaping import merged
 from ..registry import COMPOSITES, REGISTRY
 from ..tape import Tensor
 from . import functional as F
@@ -526,14 +527,7 @@ class Flatten(Module):
 
     def forward(self, x: Any) -> Any:
         """Reshape."""
-        ends, n = (self.start_dim, self.end_dim), max(x.ndim, 1)  # as if a number were (1,)
-        if not all(-n <= d < n for d in ends):
-            raise IndexError(f"Flatten{ends}: an input of shape {x.shape} has no such axis")
-        first, last = (d % n for d in ends)
-        if first > last:
-            raise ValueError(f"Flatten{ends}: no axes in {x.shape}")
-        middle = math.prod(x.shape[first : last + 1])
-        return x.reshape((*x.shape[:first], middle, *x.shape[last + 1 :]))
+        return merged("Flatten", x, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         """Give the axes."""

@@ -390,20 +390,45 @@ def ravel(x):
     return reshape(x, (-1,))
 
 
+def merged(name: str, x: Any, first: int, last: int) -> Any:
+    """Neighbouring axes as one: a view where the memory allows it."""
+    ends, n = (first, last), max(x.ndim, 1)  # as if a number were (1,)
+    if not all(-n <= d < n for d in ends):
+        raise IndexError(f"{name}{ends}: an input of shape {x.shape} has no such axis")
+    first, last = (d % n for d in ends)
+    if first > last:
+        raise ValueError(f"{name}{ends}: no axes in {x.shape}")
+    middle = _size(x.shape[first : last + 1])
+    return reshape(x, (*x.shape[:first], middle, *x.shape[last + 1 :]))
+
+
 @composite(
-    method=True, dtypes="fiub", cases=((((2, 3),), {}),), reference=lambda x: x.flatten()
-)
-def flatten(x):
+    method=True, dtypes="fiub",
+    cases=((((2, 3),), {}), (((2, 3, 2),), {"start_dim": 1}), (((2, 3, 2),), {"end_dim": 1})),
+    reference=lambda x, start_dim=0, end_dim=-1: x.reshape(
+        (*x.shape[:start_dim], -1, *x.shape[end_dim + 1 or x.ndim :])
+    ),
+)  # fmt: skip
+def flatten(x, start_dim=0, end_dim=-1):
     r"""All elements in one row, in memory of its own; `ravel` copies only where it must.
+
+    Args:
+        x: The operand.
+        start_dim: As in PyTorch, the first of the axes that become one: 1 spares the batch.
+        end_dim: The last of them.
+
+    Raises:
+        IndexError: If there is no such axis.
+        ValueError: If the first comes after the last.
 
     Example:
         >>> import microgradnd as mg
-        >>> mg.tensor([[1.0], [2.0]]).flatten()
-        Tensor([1., 2.])
+        >>> mg.tensor([[1.0], [2.0]]).flatten(), mg.zeros((5, 4, 2, 2)).flatten(1).shape
+        (Tensor([1., 2.]), (5, 16))
         >>> mg.grad(lambda x: mg.flatten(x)[1])(mg.tensor([[1.0, 2.0]]))
         Tensor([[0., 1.]])
     """
-    return copy(reshape(x, (-1,)))
+    return copy(merged("flatten", x, start_dim, end_dim))
 
 
 def _each(xs, lift):
