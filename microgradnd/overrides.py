@@ -32,13 +32,23 @@ WHOLE = {
 }
 #: What comes nearest to some of NumPy's functions whose names do not tell.
 NEAREST = {
-    "array_equal": "allclose", "average": "mean", "cond": "linalg.svdvals", "eig": "linalg.eigh",
-    "eigvals": "linalg.eigvalsh", "isclose": "allclose", "lstsq": "linalg.pinv",
-    "matrix_norm": "norm", "matrix_rank": "linalg.svdvals", "tensorinv": "linalg.inv",
-    "tensorsolve": "linalg.solve", "vector_norm": "norm",
+    "argwhere": "nonzero", "array_equal": "allclose", "average": "mean", "block": "concatenate",
+    "choose": "where", "compress": "take", "cond": "linalg.svdvals", "convolve": "conv1d",
+    "correlate": "conv1d", "cumulative_prod": "cumprod", "cumulative_sum": "cumsum",
+    "delete": "take", "divmod": "remainder", "eig": "linalg.eigh", "eigvals": "linalg.eigvalsh",
+    "extract": "take", "flatnonzero": "nonzero", "fmod": "remainder", "gradient": "diff",
+    "insert": "concatenate", "isclose": "allclose", "isneginf": "isinf", "isposinf": "isinf",
+    "lstsq": "linalg.pinv", "matrix_norm": "norm", "matrix_rank": "linalg.svdvals",
+    "matvec": "matmul", "multi_dot": "matmul", "partition": "sort", "percentile": "sort",
+    "piecewise": "where", "quantile": "sort", "resize": "reshape", "select": "where",
+    "tensorinv": "linalg.inv", "tensorsolve": "linalg.solve", "trapezoid": "sum",
+    "vecmat": "matmul", "vector_norm": "norm",
 }  # fmt: skip
-#: Options that say where a result is written, or how: not for Tensors.
-REFUSED = frozenset({"out", "where", "casting", "order", "subok"})
+#: Options that say where a result is written, or how: not for Tensors; and what there is instead.
+REFUSED = {
+    "casting": "", "order": ", whose order is C's always", "out": "", "subok": "",
+    "where": ", of what mg.where(mask, x, ...) or x[mask] gives",
+}  # fmt: skip
 #: The parameters of builtins, which do not tell them in every NumPy.
 BUILTIN = {
     "concatenate": "arrays, /, axis=0, out=None, *, dtype=None, casting='same_kind'",
@@ -54,19 +64,24 @@ def _called(op: Any) -> str:
     return f"mg.{space}.{op.__name__}" if space else f"mg.{op.__name__}"
 
 
-def _nearest(name: str) -> str:
-    import difflib
+def _named(function: Any) -> str:
+    space = getattr(function, "__module__", None) or "numpy"  # ufuncs have none
+    return f"{space.replace('numpy', 'np', 1)}.{getattr(function, '__name__', function)}"
 
+
+def _nearest(function: Any) -> str:
+    """Say what comes near, by the table or because its name is part of NumPy's."""
+    name = getattr(function, "__name__", "").removeprefix("nan")
     plain = [n for n, op in (REGISTRY | COMPOSITES).items() if not op.data.get("space")]
-    close = difflib.get_close_matches(name, plain, n=1, cutoff=0.6)
-    near = NEAREST.get(name) or (close[0] if close else None)
+    inside = [n for n in plain if n == name or (len(n) > 3 and n in name)]
+    near = NEAREST.get(name) or max(inside, key=len, default=None)
     return f"; the nearest is mg.{near}" if near else "; docs/operations.md lists what does"
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) -> Any:
     op: Any = OVERRIDES.get(ufunc)
     if op is None:
-        raise TypeError(f"np.{ufunc.__name__} does not take Tensors{_nearest(ufunc.__name__)}")
+        raise TypeError(f"{_named(ufunc)} does not take Tensors{_nearest(ufunc)}")
     dtype = kwargs.pop("dtype", None) if how == "__call__" else None
     if how != "__call__" or kwargs:
         what = f"np.{ufunc.__name__}" + (f".{how}" if how != "__call__" else "")
@@ -77,7 +92,8 @@ def _array_ufunc(self: Tensor, ufunc: Any, how: str, *args: Any, **kwargs: Any) 
                 f"mg.{op.name} for a new tensor (`a = a + t`)"
             )
         ours = WHOLE.get((op.name, how), op.name)
-        raise TypeError(f"{what}{options} does not take Tensors; use mg.{ours}")
+        instead = "".join(REFUSED.get(key, "") for key in kwargs)
+        raise TypeError(f"{what}{options} does not take Tensors; use mg.{ours}{instead}")
     return op(*([_cast(x, dtype) for x in args] if dtype else args))
 
 
@@ -122,9 +138,8 @@ def plan(function: Any) -> dict[str, int | str | None]:
 
 def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
     op: Any = OVERRIDES.get(function)
-    name = getattr(function, "__name__", str(function))
     if op is None:
-        raise TypeError(f"np.{name} does not take Tensors{_nearest(name)}")
+        raise TypeError(f"{_named(function)} does not take Tensors{_nearest(function)}")
     if kwargs.keys() <= {"axis", "keepdims", "ddof"} and len(args) == 1:
         return op(*args, **kwargs)  # the same for both, and most calls
     signature = parameters(function)
@@ -135,7 +150,10 @@ def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: 
         p, to = signature.parameters[key], plan(function)[key]
         if key in REFUSED:
             if not _is_default(p, value):
-                raise TypeError(f"np.{name} with {key}= does not take Tensors; use {_called(op)}")
+                raise TypeError(
+                    f"{_named(function)} with {key}= does not take Tensors; use "
+                    f"{_called(op)}{REFUSED[key]}"
+                )
         elif p.kind is p.VAR_POSITIONAL:
             places += value
         elif p.kind is p.VAR_KEYWORD:
@@ -146,7 +164,9 @@ def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: 
             ours[to] = value
         elif not _is_default(p, value):
             if key not in OPTIONS:
-                raise TypeError(f"np.{name} with {key}= does not take Tensors; use {_called(op)}")
+                raise TypeError(
+                    f"{_named(function)} with {key}= does not take Tensors; use {_called(op)}"
+                )
             options[key] = value
     call: Callable[..., Any] = op
     for key, value in options.items():

@@ -102,7 +102,12 @@ def test_functions_of_tensors_that_give_no_tensors():
         (lambda t: np.nancumprod(t), r"np\.nancumprod.*nearest is mg\.cumprod"),
         (lambda t: np.nansum(t), r"np\.nansum.*nearest is mg\.sum"),
         (lambda t: np.signbit(t), r"np\.signbit.*nearest is mg\.sign"),
-        (lambda t: np.fft.fft(t), r"np\.fft.*"),
+        (lambda t: np.fft.fft(t), r"np\.fft\.fft does not take Tensors; docs"),
+        (lambda t: np.linalg.diagonal(t), r"np\.linalg\.diagonal does .*nearest is mg\.diagonal"),
+        (lambda t: np.quantile(t, 0.3), r"np\.quantile.*nearest is mg\.sort"),
+        (lambda t: np.interp(t, [0, 1], [0, 1]), r"np\.interp does not take Tensors; docs"),
+        (lambda t: np.max(t, where=t > 1, initial=0), r"use mg\.max, of what mg\.where\(mask"),
+        (lambda t: np.ravel(t, order="F"), r"np\.ravel with order=.*mg\.ravel, whose order is C's"),
     ],
 )  # fmt: skip
 def test_what_is_not_covered_raises_and_names_ours(call, message):
