@@ -104,6 +104,7 @@ REFUSED = [
     (lambda x: mg.one_hot(x), TypeError, "one_hot: class numbers are integers, got float64"),
     (lambda x: mg.one_hot([[0, 1], [3, 2]], 3), IndexError, r"one_hot: target\[1\]\[0\] = 3"),
     (lambda x: mg.one_hot([0, -1], 3), IndexError, r"one_hot: target\[1\] = -1, classes 0..2"),
+    (lambda x: mg.one_hot(np.array([], int)), ValueError, "one_hot: .*give num_classes"),
     (lambda x: mg.nonzero(x[0, 0, 0]), ValueError, "nonzero: at least 1"),
     (lambda x: mg.inner(x, x[0, 0, :2]), ValueError, "inner: .*lengths"),
     (lambda x: mg.vdot(x, x[0]), ValueError, "vdot: .*not the same size"),

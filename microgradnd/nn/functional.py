@@ -18,7 +18,7 @@ from ..registry import COMPOSITES, REGISTRY
 from ..tape import Tensor, wrap
 from .generated import FAMILIES, options_of
 
-linear = REGISTRY["linear"]
+linear, one_hot = REGISTRY["linear"], REGISTRY["one_hot"]
 
 
 def _says_dim(op: Any) -> Callable[..., Any]:
@@ -45,13 +45,14 @@ TORCH = {
     "log_sigmoid": "logsigmoid",
     "mse": "mse_loss",
     "nll": "nll_loss",
+    "smooth_l1": "smooth_l1_loss",
 }
 
 
 def _spellings() -> dict[str, Any]:
     found = {}
     for name, op in (REGISTRY | COMPOSITES).items():
-        if op.__module__ in FAMILIES:
+        if op.__module__ in FAMILIES and "how" not in options_of(op):  # not what layers are made of
             found[name] = _says_dim(op) if "dim" in options_of(op) else op
             found[TORCH.get(name, name)] = found[name]
     return found

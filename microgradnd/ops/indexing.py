@@ -644,6 +644,8 @@ OVERRIDES[np.put_along_axis] = _put_along_axis
 def _one_hot_front(ids, num_classes=-1):
     ids = _tensor(ids)
     if num_classes == -1:
+        if not ids.size:
+            raise ValueError("one_hot: there is no class number; give num_classes")
         num_classes = int(ids.max()) + 1
     return (ids,), {"num_classes": num_classes}
 
@@ -663,6 +665,7 @@ def one_hot(xp, ids, /, num_classes):
     Raises:
         TypeError: If the class numbers are no integers.
         IndexError: If one is outside 0..num_classes-1.
+        ValueError: Without `num_classes`, if there is no class number.
 
     Example:
         >>> import microgradnd as mg
