@@ -45,6 +45,8 @@ def random(kind, *shape, seed=0):
         (lambda: linalg.solve_triangular(leaf([[1.0, 1.0], [1.0, 0.0]]), [1.0, 1.0]), "singular"),
         (lambda: linalg.cholesky(leaf([[[4.0]], [[-1.0]]])), r"^cholesky: matrix \[1\] .*positive"),
         (lambda: linalg.svd(leaf([[math.nan]])), r"^svd: the matrix has no singular.*finite"),
+        (lambda: linalg.norm(leaf([[INF, 1.0], [1.0, 2.0]]), 2), r"^norm: .*svd: .*finite"),
+        (lambda: linalg.svdvals(leaf([SINGULAR, [[INF, 1.0], [1.0, 2.0]]])), r"svd: matrix \[1\]"),
         (lambda: linalg.inv(leaf([[1.0, 2.0]])), r"^inv: square matrices .* \(1, 2\)"),
         (lambda: linalg.det(leaf([1.0, 2.0])), r"^det: a matrix or a batch .* \(2,\)"),
         (lambda: linalg.eigvalsh(leaf([[1.0, 2.0]])), r"^eigvalsh: eigh: square matrices"),

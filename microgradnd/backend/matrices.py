@@ -131,11 +131,16 @@ def numpy_functions(general: Callable[..., Any]) -> dict[str, Callable[..., Any]
         out = np.linalg.det(x)[..., None, None] * inverse
         return out
 
+    def svd_factors(x: Any, full_matrices: bool) -> Any:
+        """Nothing but finite matrices: of an infinity OpenBLAS may search for ever."""
+        refuse(~np.isfinite(x).all(axis=(-2, -1)), "svd", INFINITE)
+        return tuple(np.linalg.svd(x, full_matrices))
+
     return {
         "solve": located("solve", np.linalg.solve),
         "inv": located("inv", np.linalg.inv),
         "cholesky": located("cholesky", np.linalg.cholesky),
-        "svd_factors": located("svd", lambda x, full: tuple(np.linalg.svd(x, full))),
+        "svd_factors": located("svd", svd_factors),
         "cofactors": cofactors,
     }
 
