@@ -33,6 +33,7 @@ from .functions import (
 from .modes import enable_grad, get_default_dtype, is_grad_enabled, no_grad, set_default_dtype
 from .ops.indexing import nonzero
 from .primitives import Primitive, primitive
+from .protocols import missing
 from .random import Generator, manual_seed
 from .registry import ALIASES, COMPOSITES, REGISTRY
 from .tape import Tensor
@@ -122,4 +123,4 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(missing(f"module {__name__!r}", name))

@@ -14,7 +14,7 @@ from .backend import BY_TYPE
 from .modes import MODE
 from .operands import ERRORS, NUMBERS, Inadmissible, admit, mixed, reworded
 from .registry import COMPOSITES, OVERRIDES, REGISTRY
-from .signatures import MISSING
+from .signatures import MISSING, SPELLED
 from .tape import Tensor, raw, wrap
 
 REFLECTED = frozenset(
@@ -170,3 +170,18 @@ def define_method(op: Any, name: str) -> None:
     method.__name__, method.__doc__ = name, op.__doc__
     method.__qualname__ = f"Tensor.{name}"
     setattr(Tensor, name, method)
+
+
+def missing(of: str, name: str) -> str:
+    """Say that there is no such attribute, and what there is instead."""
+    plain = (REGISTRY | COMPOSITES).get(name)
+    known = plain is not None and plain.data.get("space") is None
+    ours = SPELLED.get(name, f"mg.{name}" if known else "")
+    return f"{of} has no attribute {name!r}" + (f"; use {ours}" if ours else "")
+
+
+def _no_attribute(self: Tensor, name: str) -> Any:
+    raise AttributeError(missing(repr(type(self).__name__), name), name=name, obj=self)
+
+
+Tensor.__getattr__ = _no_attribute  # type: ignore[attr-defined]

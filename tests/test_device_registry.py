@@ -123,7 +123,9 @@ def test_every_operation_is_numpy_s_and_stays_on_the_device(name):
 
 def test_integers_and_booleans_give_what_numpy_gives():
     tried = 0
-    for name in NAMES:
+    # Before NumPy 2.1 whole numbers were rounded to floats; CuPy does as NumPy does now.
+    floats = set() if np.floor(1).dtype.kind == "i" else {"ceil", "floor", "trunc"}
+    for name in set(NAMES) - floats:
         for sample in whole_samples(name):
             got, want = run(sample, 0)
             for mine, theirs in zip(got.outs, want.outs, strict=True):
