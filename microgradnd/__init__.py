@@ -33,7 +33,6 @@ from .functions import (
 from .modes import enable_grad, get_default_dtype, is_grad_enabled, no_grad, set_default_dtype
 from .ops.indexing import nonzero
 from .primitives import Primitive, primitive
-from .protocols import missing
 from .random import Generator, manual_seed
 from .registry import ALIASES, COMPOSITES, REGISTRY
 from .tape import Tensor
@@ -118,6 +117,8 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     """Import what costs time only when it is asked for."""
     from importlib import import_module
+
+    from .protocols import missing
 
     if name in _MODULES:
         return import_module(f".{name}", __name__)

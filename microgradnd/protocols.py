@@ -174,14 +174,15 @@ def define_method(op: Any, name: str) -> None:
 
 def missing(of: str, name: str) -> str:
     """Say that there is no such attribute, and what there is instead."""
-    plain = (REGISTRY | COMPOSITES).get(name)
-    known = plain is not None and plain.data.get("space") is None
-    ours = SPELLED.get(name, f"mg.{name}" if known else "")
+    op: Any = REGISTRY.get(name) or COMPOSITES.get(name)
+    known = op and ".".join(filter(None, ["mg", op.data.get("space"), name]))
+    ours = SPELLED.get(name, known)
     return f"{of} has no attribute {name!r}" + (f"; use {ours}" if ours else "")
 
 
 def _no_attribute(self: Tensor, name: str) -> Any:
-    raise AttributeError(missing(repr(type(self).__name__), name), name=name, obj=self)
+    of = f"{type(self).__name__!r} object"
+    raise AttributeError(missing(of, name), name=name, obj=self)
 
 
 Tensor.__getattr__ = _no_attribute  # type: ignore[attr-defined]

@@ -117,6 +117,35 @@ def test_what_is_not_covered_raises_and_names_ours(call, message):
     assert t.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("where", "name", "message"),
+    [
+        (mg.ones(2), "view", "'Tensor' object has no attribute 'view'; use mg.reshape"),
+        (mg.ones(2), "sort", "'Tensor' object has no attribute 'sort'; use mg.sort"),
+        (mg.nn.Parameter([1.0]), "inv", "'Parameter' object .* 'inv'; use mg.linalg.inv"),
+        (mg.ones(2), "viwe", "'Tensor' object has no attribute 'viwe'$"),
+        (mg, "cat", "module 'microgradnd' has no attribute 'cat'; use mg.concatenate"),
+        (mg, "kat", "module 'microgradnd' has no attribute 'kat'$"),
+    ],
+)
+def test_attributes_that_are_spelled_otherwise(where, name, message):
+    with pytest.raises(AttributeError, match=message):
+        getattr(where, name)
+
+
+def test_what_is_said_to_be_used_is_there():
+    from microgradnd.overrides import NEAREST
+    from microgradnd.signatures import SPELLED
+
+    x = mg.ones((2, 2))
+    ours = [f"mg.{name}" for name in NEAREST.values()]
+    for text in [*ours, *SPELLED.values()]:
+        for name in text.split(", "):
+            if "cupy" not in name and "=" not in name:
+                assert eval(name, {"mg": mg, "x": x}) is not None
+
+
+
 def test_options_that_are_given_their_defaults_do_no_harm():
     t = mg.tensor([1.0, 2.0])
     assert np.sum(t, axis=None, out=None, keepdims=False).item() == 3.0
