@@ -210,6 +210,15 @@ def test_the_gradient_of_a_determinant_exists_at_every_matrix(values):
         assert gradgradcheck(linalg.det, x, step=0.25).weak == 0
 
 
+def test_cofactors_of_a_determinant_that_leaves_the_range():
+    for big in (1e30, 1e-30):
+        x = mg.tensor(np.diag([big, big]), dtype="float32")
+        with np.errstate(over="ignore"):
+            out, slope = mg.value_and_grad(linalg.det)(x)
+        assert out.item() in (0.0, INF)
+        np.testing.assert_allclose(slope.numpy(), np.diag([big, big]), rtol=1e-5)
+
+
 def test_the_hessian_of_a_determinant():
     swap = mg.hessian(linalg.det)(mg.tensor(np.zeros((2, 2))))
     assert swap.reshape(4, 4).tolist() == np.fliplr(np.diag([1.0, -1.0, -1.0, 1.0])).tolist()
@@ -313,6 +322,7 @@ def test_norms_of_low_precision_and_of_nothing():
     assert x.grad.dtype == "float16"
     assert mg.norm(mg.tensor(np.zeros((0, 2))), 1, axis=0).tolist() == [0.0, 0.0]
     assert mg.norm(leaf([0.0, 2.0]), -1).item() == 0.0
+    assert mg.norm(leaf([300.0, 400.0], "float16")).item() == 500.0  # and 300 ** 2 overflows
     assert mg.norm(leaf([INF, INF]), -3).item() == INF
     assert mg.norm(mg.tensor(np.zeros((0, 2))), -1, axis=0).tolist() == [INF, INF]
 

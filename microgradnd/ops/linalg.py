@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..operands import static
 from ..primitives import primitive
 from ..protocols import composite
 from ..tape import sum_to
@@ -744,8 +745,10 @@ def svdvals(x):
 )
 def euclidean(xp, x, /, axis=None, keepdims=False):
     r"""The Euclidean norm over the given axes, :math:`\sqrt{\sum_i x_i^2}`; its slope at 0 is 0."""
-    x = x if x.dtype.kind == "f" else xp.astype(x, "float64")  # squares of small integers wrap
-    return xp.sqrt(xp.sum(x * x, axis=axis, keepdims=keepdims))
+    wide = {"f": x.dtype, "e": "float32"}.get(x.dtype.char, "float64")  # else squares overflow
+    out = xp.astype(x, wide)
+    out = xp.sqrt(xp.sum(out * out, axis=axis, keepdims=keepdims))
+    return xp.astype(out, x.dtype) if x.dtype.kind == "f" else out
 
 
 euclidean.vjp(x=lambda xp, g, out, x, axis: spread(xp, over_or_zero(xp, g, out), x.shape, axis) * x)
@@ -803,11 +806,12 @@ def norm(
         >>> mg.value_and_grad(mg.norm)(mg.tensor([2.0, -2.0]), ord=float("inf"))
         (Tensor(2.), Tensor([ 0.5, -0.5]))
     """
+    ord = static("norm", "ord", ord)
     if ord is None and axis is None:
         return euclidean(x, keepdims=keepdims)
     axis = tuple(range(x.ndim)) if axis is None else axis
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    if len(axes) not in (1, 2) or (len(axes) == 2 and (axes[0] - axes[1]) % x.ndim == 0):
+    if len(axes) not in (1, 2) or (len(axes) == 2 and (axes[0] - axes[1]) % (x.ndim or 1) == 0):
         wanted = "one axis, or two different ones, have an order"
         raise ValueError(f"norm: {wanted}, got axis={axis}, shape {x.shape}")
     if ord in (None, "fro" if len(axes) == 2 else 2):
