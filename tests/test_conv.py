@@ -183,6 +183,7 @@ ERRORS = {
     "word": (lambda: mg.conv2d(X, W, padding="full"), "'valid' or .*'same', got 'full'"),
     "same": (lambda: mg.conv2d(X, W, stride=2, padding="same"), r"got 'same' with stride \(2, 2\)"),
     "ceil": (lambda: mg.max_pool1d(X[0, :, 0], 7, 2, ceil_mode=True), r"\(7,\) does not fit"),
+    "nothing": (lambda: mg.conv2d(X, W[..., :0]), r"conv2d: the kernel's sizes .* got \(3, 0\)"),
     "pool": (lambda: mg.max_pool2d(X, 6), r"max_pool2d: a kernel .*\(6, 6\).*\(5, 5\)"),
     "half": (lambda: mg.avg_pool2d(X, 2, padding=2), "avg_pool2d: padding must be at most half"),
     "size": (lambda: mg.max_pool1d(X[0], 2.0), "max_pool1d: kernel_size must be .* got 2.0"),
@@ -200,6 +201,13 @@ def test_what_does_not_fit_is_said_with_its_numbers(case):
     call, message = ERRORS[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_integers_have_a_largest_but_not_beside_padding():
+    x = mg.tensor([[1, 3, 2, 5]])
+    assert mg.max_pool1d(x, 2).tolist() == [[3, 5]]
+    with pytest.raises(TypeError, match=r"^max_pool1d: integers have no -inf .*int64"):
+        mg.max_pool1d(x, 2, padding=1)
 
 
 def test_layers_begin_as_their_activation_wants():

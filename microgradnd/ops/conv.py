@@ -190,6 +190,7 @@ def _convolve(n, x, weight, bias, stride, padding, dilation, groups):
     if weight.ndim != n + 2 or x.shape[1] != weight.shape[1] * groups:
         raise ValueError(f"an input of shape {x.shape} for a weight of {weight.shape}; the weight "
                          f"must be (O, C / groups, {n} sizes), groups={groups}")  # fmt: skip
+    _each("the kernel's sizes", weight.shape[2:], n)
     if weight.shape[0] % groups:
         raise ValueError(f"{weight.shape[0]} channels do not divide into {groups} groups")
     bias = bias if bias is None or isinstance(bias, Tensor) else identity(bias)
@@ -385,6 +386,8 @@ def _pooled(n, x, kernel_size, stride, padding, dilation, ceil_mode):
 
 def _largest(n, x, *options):
     x, batched, kernel, how = _pooled(n, x, *options)
+    if x.dtype.kind != "f" and any(map(any, how[1])):
+        raise TypeError(f"integers have no -inf for the padding, got {x.dtype}; use x.astype(...)")
     return _as_given(max_pool(x, kernel, how), batched)
 
 

@@ -647,6 +647,8 @@ def _one_hot_front(ids, num_classes=-1):
         if not ids.size:
             raise ValueError("one_hot: there is no class number; give num_classes")
         num_classes = int(ids.max()) + 1
+    if (num_classes := operator.index(num_classes)) < 0:
+        raise ValueError(f"one_hot: num_classes must not be negative, got {num_classes}")
     return (ids,), {"num_classes": num_classes}
 
 
