@@ -96,6 +96,7 @@ class Composite:
 
 def _tensors(where: str, xs: Any) -> list[Tensor]:
     """Give operands as Tensors; lists go where the others are, and numbers do not widen them."""
+    xs = list(xs)  # it may be a generator
     known = [x for x in xs if isinstance(x, Tensor)]
 
     def put(x: Any) -> Tensor:

@@ -118,6 +118,10 @@ REFUSED = [
 ]  # fmt: skip
 
 
+def test_arrays_to_be_joined_may_come_one_by_one():
+    assert mg.hstack(mg.tensor([x]) for x in (1.0, 2.0)).tolist() == [1.0, 2.0]
+
+
 def test_widths_may_be_given_for_some_axes():
     for mode in ("constant", "edge"):
         got = mg.pad(mg.tensor(X), {0: 1, -1: (0, 2)}, mode=mode)
