@@ -296,9 +296,7 @@ take.vjp(x=_take_gradient)
 @primitive(
     numpy=np.take_along_axis,
     front=lambda x, indices, axis=-1: (
-        (x, indices) if axis is not None else (reshape(x, -1), indices),
-        {"axis": axis or 0},
-    ),
+        (reshape(x, -1) if axis is None else x, indices), {"axis": axis or 0}),
     cases=(
         (((2, 3), [[0, 2, 0], [1, 1, 1]]), {"axis": 1}),
         (((3, 2), [[2, 0]]), {"axis": 0}),
@@ -578,8 +576,8 @@ def pad(x, pad_width, mode="constant", constant_values=0):
 def _pairs(x, values):
     """NumPy's short forms spelled out: a pair for each axis."""
     if isinstance(values, dict):  # widths of some axes
-        values = {on_axis(axis, x.ndim): pair for axis, pair in values.items()}
-        return [_pairs(x, values.get(axis, 0))[axis] for axis in range(x.ndim)]
+        named = {on_axis(axis, x.ndim): pair for axis, pair in values.items()}
+        values = [_pairs(x, named.get(axis, 0))[axis] for axis in range(x.ndim)]
     try:
         return np.broadcast_to(values, (x.ndim, 2)).tolist()
     except ValueError:
@@ -647,8 +645,6 @@ def _one_hot_front(ids, num_classes=-1):
         if not ids.size:
             raise ValueError("one_hot: there is no class number; give num_classes")
         num_classes = int(ids.max()) + 1
-    if (num_classes := operator.index(num_classes)) < 0:
-        raise ValueError(f"one_hot: num_classes must not be negative, got {num_classes}")
     return (ids,), {"num_classes": num_classes}
 
 
