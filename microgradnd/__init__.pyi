@@ -400,7 +400,7 @@ def expm1(x: Operand) -> Tensor:
     """The exponential less one, :math:`e^x - 1`, exact near 0."""
 
 
-def flatten(x: Operand) -> Tensor:
+def flatten(x: Operand, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """All elements in one row, in memory of its own; `ravel` copies only where it must."""
 
 

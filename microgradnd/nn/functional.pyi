@@ -63,10 +63,6 @@ def celu(x: Operand, alpha: float = 1.0) -> Tensor:
     r"""Continuously differentiable elu: :math:`\max(x, 0) + \min(\alpha(e^{x/\alpha} - 1), 0)`."""
 
 
-def conv(x: Operand, weight: Operand, bias: Operand | None = None, *, how: Any) -> Tensor:
-    """A convolution (unturned, as is usual) over any number of axes: what `conv2d` records."""
-
-
 def conv1d(
     x: Operand,
     weight: Any,
@@ -89,14 +85,6 @@ def conv2d(
     groups: int = 1,
 ) -> Tensor:
     r"""A convolution over images, :math:`y_{noij} = b_o + \sum_{cuv} w_{ocuv} x_{n,c,si+du,sj+dv}`."""
-
-
-def conv_input(y: Operand, weight: Operand, space: Any, how: Any) -> Tensor:
-    """The adjoint of a convolution for its input, of that space: a transposed convolution."""
-
-
-def conv_weight(y: Operand, x: Operand, kernel: Any, how: Any) -> Tensor:
-    """The adjoint of a convolution for its weight, of that kernel."""
 
 
 def cosine_similarity(
@@ -132,10 +120,6 @@ def elu(x: Operand, alpha: float = 1.0) -> Tensor:
 
 def embedding(ids: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """Give the rows of a table: ids (...) and weight (n, d) make (..., d)."""
-
-
-def fold(x: Operand, space: Any, how: Any) -> Tensor:
-    """Windows put back where they were taken from, sums where they overlap: `unfold`'s adjoint."""
 
 
 def gelu(x: Operand, approximate: str = "none") -> Tensor:
@@ -229,10 +213,6 @@ def logsigmoid(x: Operand) -> Tensor:
     r"""The logarithm of the sigmoid, :math:`-\ln(1 + e^{-x})`, without overflow."""
 
 
-def max_pool(x: Operand, kernel: Any, how: Any) -> Tensor:
-    """The largest of each window; what `max_pool2d` records."""
-
-
 def max_pool1d(
     x: Operand,
     kernel_size: Any,
@@ -295,6 +275,10 @@ def nll_loss(
     r"""The negative log-likelihood of class numbers, :math:`-w_t \ln p_t`, reduced."""
 
 
+def one_hot(ids: Operand, num_classes: int = -1) -> Tensor:
+    """Rows with 1 at the place of the class number and 0 elsewhere, along a new last axis."""
+
+
 def prelu(x: Operand, slope: Operand) -> Tensor:
     """Parametric relu: :math:`x` if :math:`x > 0`, else `slope` times `x`; the slope is learned."""
 
@@ -330,6 +314,10 @@ def silu(x: Operand) -> Tensor:
 
 
 def smooth_l1(x: Operand, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    r"""Squared error inside beta, linear outside, :math:`d^2/2\beta` or :math:`|d| - \beta/2`."""
+
+
+def smooth_l1_loss(x: Operand, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     r"""Squared error inside beta, linear outside, :math:`d^2/2\beta` or :math:`|d| - \beta/2`."""
 
 
@@ -371,8 +359,4 @@ def tanhshrink(x: Operand) -> Tensor:
 
 def threshold(x: Operand, threshold: float, value: Operand) -> Tensor:
     """The operand above a threshold: :math:`x` if :math:`x > t`, else `value`."""
-
-
-def unfold(x: Operand, kernel: Any, how: Any, fill: float = 0.0) -> Tensor:
-    r"""The windows under a kernel: (N, C, \*space) becomes (N, C, \*places, \*kernel)."""
 
