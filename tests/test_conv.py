@@ -191,6 +191,8 @@ ERRORS = {
     "layer": (lambda: nn.Conv2d(3, 4, 3, groups=2), "Conv2d: 3 and 4 channels .*groups=2"),
     "layer's kernel": (lambda: nn.Conv2d(3, 4, (3, 3, 3)), "Conv2d: .*2 of them"),
     "layer's size": (lambda: nn.Conv1d(3, 4, 0), "Conv1d: kernel_size must be .* got 0"),
+    "layer's stride": (lambda: nn.Conv2d(3, 4, 3, stride=0), "Conv2d: stride must be .* got 0"),
+    "layer's padding": (lambda: nn.Conv1d(3, 4, 3, padding="SAME"), "Conv1d: padding .* 'SAME'"),
     "pieces": (lambda: nn.MaxoutConv2d(3, 4, 3, pieces=0), "MaxoutConv2d: pieces .* got 0"),
     "norm": (lambda: nn.BatchNorm2d(4)(X[0]), r"BatchNorm2d\(4\): \(N, 4, H, W\).*\(4, 5, 5\)"),
 }  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..functions import asarray, full, ones, zeros
 from ..modes import no_grad
+from ..ops.conv import geometry
 from ..ops.shaping import merged
 from ..registry import COMPOSITES, REGISTRY
 from ..tape import Tensor
@@ -171,6 +172,10 @@ class Conv(Module):
                 f"{name}: {in_channels} and {out_channels} channels must divide into groups="
                 f"{groups}, and kernel_size={kernel_size!r} be a number or {self.axes} of them"
             )
+        try:
+            geometry((2**31,) * self.axes, kernel, stride, padding, dilation)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         units = self._units()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import operator
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -41,7 +42,9 @@ def _reach(kernel, dilation):
     return [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
 
 
-def _geometry(space, kernel, stride, padding, dilation, ceil_mode=False):
+def geometry(
+    space: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool = False
+) -> Any:
     """`(stride, padding, dilation)` with a number, or a pair, for each axis."""
     n = len(space)
     stride, dilation = _each("stride", stride, n), _each("dilation", dilation, n)
@@ -196,7 +199,7 @@ def _convolve(n, x, weight, bias, stride, padding, dilation, groups):
     bias = bias if bias is None or isinstance(bias, Tensor) else identity(bias)
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"a bias of shape {bias.shape} for a weight of {weight.shape}")
-    how = _geometry(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    how = geometry(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     return _as_given(conv(x, weight, bias, (*how, groups)), batched)
 
 
@@ -379,7 +382,7 @@ def _pooled(n, x, kernel_size, stride, padding, dilation, ceil_mode):
         raise ValueError(f"padding must be at most half of the kernel, got {padding!r} for "
                          f"a kernel of {kernel}")  # fmt: skip
     stride = kernel if stride is None else stride
-    return x, batched, kernel, _geometry(
+    return x, batched, kernel, geometry(
         x.shape[2:], kernel, stride, padding, dilation, ceil_mode
     )
 
