@@ -792,8 +792,10 @@ def _operand_names(op: Any, n: int) -> list[str]:
 
 
 def _safe(op: Any) -> str:
-    name = op.operands[-1]
-    return f"{op.name}({', '.join([*op.operands[:-1], f'where(ok, {name}, 1)'])})"
+    names = list(op.operands)
+    at = 0 if op.name == "power" else -1  # the base, the divisor
+    names[at] = f"where(ok, {names[at]}, 1)"
+    return f"{op.name}({', '.join(names)})"
 
 
 def _infinite(x: Range) -> bool:

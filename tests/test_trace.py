@@ -498,6 +498,7 @@ START = "x = mg.tensor([4.0, 0.0, -1.0], requires_grad=True)\n"
         ("mg.log(x * 1.0)", ["forward of log at bad.py:2", "-inf at index [1], log(0)",
                              "(operands x: -1 .. 4)", "where(ok, log(where(ok, x, 1)), ...)"]),
         ("x / 0.0", ["forward of divide", "inf at index [0], divide(4, 0)", "y: 0 .. 0"]),
+        ("x**0.5", ["power(-1, 0.5)", "where(ok, power(where(ok, x, 1), y), ...)"]),
         ("mg.sqrt(x)", ["forward of sqrt", "nan at index [2], sqrt(-1)"]),
         ("mg.matmul(x * 1e20, x * 1e20)", ["forward of matmul", "the result has inf (operands"]),
         ("mg.split(x * 1e38, 3)[0] * 100.0", ["forward of multiply", "inf at index [0]"]),
