@@ -13,6 +13,7 @@ from . import reductions
 from .activations import relu
 from .elementwise import exp, log, maximum, where
 from .linalg import norm
+from .shaping import broadcast_arrays
 
 
 def _reduced(xp, values, reduction):
@@ -231,10 +232,11 @@ def kl_div(x, target, reduction="mean", log_target=False):
     operands=2,
     cases=(
         (((2, 3), (2, 3)), {}),
-        (((3,), (2, 3)), {"axis": -1}),
+        (((3,), (2, 3)), {}),
+        (((2, 1, 3), (2, 3)), {"axis": -1}),
     ),
     reference=lambda x, y, axis=1, eps=1e-8: np.sum(x * y, axis)
-    / (np.linalg.norm(x, axis=axis) * np.linalg.norm(y, axis=axis)),
+    / np.prod([np.linalg.norm(v, axis=axis) for v in np.broadcast_arrays(x, y)], axis=0),
     conventions=(
         ("cosine_similarity at 0", ([[0.0, 0.0]], [[3.0, 4.0]]), {},
          ([[6e7, 8e7]], [[0.0, 0.0]])),
@@ -250,6 +252,7 @@ def cosine_similarity(x, y, axis=1, eps=1e-8):
         >>> mg.value_and_grad(mg.cosine_similarity)(mg.tensor([3.0, 4.0]), [1.0, 0.0], axis=0)
         (Tensor(0.6), Tensor([ 0.128, -0.096]))
     """
+    x, y = broadcast_arrays(x, y)
     lengths = (maximum(norm(v, axis=axis, keepdims=True), _least(v, eps)) for v in (x, y))
     return reductions.sum(x / next(lengths) * (y / next(lengths)), axis=axis)
 
