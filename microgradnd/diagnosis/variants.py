@@ -539,7 +539,7 @@ def shallow(case: Case) -> Variant:
     else:
         p = parts(case.initial())
         if not p.hidden:
-            raise Impossible("the Sequential has no hidden layer")
+            raise Impossible("the Sequential has no hidden Linear or Maxout layer")
         width = p.width(0)
         with sandbox(seed=4):
             if p.head[0].in_features != width:  # type: ignore[attr-defined]
@@ -561,7 +561,7 @@ def wider(case: Case) -> Variant:
     """Give the network with more units: eight times as many, and at least 64, if that is few."""
     p = parts(case.initial())
     if not p.hidden:
-        raise Impossible("there is no hidden layer")
+        raise Impossible("there is no hidden Linear or Maxout layer")
     old = [p.width(i) for i in range(len(p.hidden))]
     if min(old) > WIDE:
         raise Impossible(f"all layers have more than {WIDE} units")
