@@ -351,6 +351,8 @@ class ArrayLike(Surface):
 
     def _describe(self) -> str:
         notes = [np.array2string(self._host(), separator=", ", prefix=f"{type(self).__name__}(")]
+        if not self.size and self.ndim > 1:
+            notes.append(f"shape={self.shape}")
         if self.dtype not in (np.float32, np.int64, np.bool_):
             notes.append(f"dtype={self.dtype}")
         if self.backend.name != "numpy":

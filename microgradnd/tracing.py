@@ -157,7 +157,9 @@ def named(scope: Any) -> Iterator[tuple[str, Any]]:
         elif callable(getattr(type(value), "named_parameters", None)):
             queue += [(f"{name}.{key}", item) for key, item in value.named_parameters()]
         elif hasattr(value, "__dict__"):
-            queue += [(f"{name}.{key}", item) for key, item in list(vars(value).items())]
+            ours = type(value).__module__.startswith(f"{__package__}.")  # what a recorder keeps
+            queue += [(f"{name}.{key}", item) for key, item in list(vars(value).items())
+                      if not (ours and str(key)[:1] == "_")]  # fmt: skip
 
 
 def find_name(x: Any, frame: FrameType | None) -> str | None:
@@ -249,7 +251,8 @@ def _attribute(item: tuple[str, Any]) -> str:
     text = f"{name}={value!r}"
     if name == "key" and isinstance(value, tuple):  # an index; see `ops.indexing.encode`
         text = f"[{', '.join(map(_index, value))}]"
-    return text.replace(" ", "") if len(text) <= 40 else f"{text[:37]}..."
+    text = text.replace(" ", "")
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _index(item: Any) -> str:

@@ -489,6 +489,16 @@ def anomaly(source):
     return str(info.value)
 
 
+def test_a_convolution_that_a_recorder_watches_is_shown_without_what_that_keeps():
+    model = mg.nn.Conv2d(1, 1, 3, padding=1)
+    record = mg.diagnosis.Recorder(model, mg.optim.SGD(model.parameters(), lr=0.1))
+    with mg.trace() as tape:
+        model(mg.ones((1, 1, 4, 4)))
+    assert "how=((1,1),((1,1),(1,1)),(1,1),1)" in str(tape)
+    assert "record" not in str(tape)
+    record.remove()
+
+
 START = "x = mg.tensor([4.0, 0.0, -1.0], requires_grad=True)\n"
 
 
