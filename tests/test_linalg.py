@@ -15,7 +15,7 @@ from samples import registered
 
 import microgradnd as mg
 from microgradnd import linalg
-from microgradnd.ops.linalg import positive_definite, spread_values
+from microgradnd.ops.references import positive_definite, spread_values
 from microgradnd.testing import gradcheck, gradgradcheck
 
 INF = float("inf")

@@ -15,13 +15,13 @@ import operator
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from ..primitives import primitive
 from ..protocols import composite
 from ..tape import Tensor, wrap
 from .elementwise import identity
 from .reductions import mean, sum
+from .references import adjoint, convolved, windows
 from .shaping import expand_dims, squeeze
 
 # ----------------------------------------------------------------------------- geometry
@@ -80,33 +80,6 @@ def _as_given(out, batched):
     return out if batched else squeeze(out, 0)
 
 
-# ----------------------------------------------------------------------------- references
-
-
-def _windows(x, kernel, how, fill=0.0):
-    stride, padding, dilation = how[:3]
-    n = len(kernel)
-    x = np.pad(x, ((0, 0), (0, 0), *padding), constant_values=fill)
-    view = sliding_window_view(x, _reach(kernel, dilation), tuple(range(2, n + 2)))
-    steps = [slice(None, None, s) for s in (*stride, *dilation)]
-    return view[(slice(None), slice(None), *steps)]
-
-
-def _slow(x, weight, bias=0.0, *, how):
-    n, groups = x.ndim - 2, how[-1]
-    views = np.split(_windows(x, weight.shape[2:], how), groups, 1)
-    weights = np.split(weight, groups)
-    over = (1, *range(-n, 0)), range(1, n + 2)
-    parts = [np.tensordot(v, w, over) for v, w in zip(views, weights, strict=True)]
-    return np.moveaxis(np.concatenate(parts, -1) + bias, -1, 1)
-
-
-def _adjoint(f, shape, g):
-    """The adjoint of a linear function, from its values at the unit vectors."""
-    units = np.eye(math.prod(shape)).reshape(-1, *shape)
-    return np.array([np.vdot(f(unit), g) for unit in units]).reshape(shape)
-
-
 # ----------------------------------------------------------------------------- convolution
 
 #: Geometries for the tests: (stride, padding, dilation, groups).
@@ -122,7 +95,7 @@ LINE = ((2,), ((1, 0),), (2,), 1)
         (((2, 4, 4, 3), (2, 2, 3, 2)), {"how": ODD}),
         (((2, 1, 6), (2, 1, 3), (2,)), {"how": LINE}),
     ),
-    reference=_slow,
+    reference=convolved,
 )
 def conv(xp, x, weight, bias=None, /, *, how):
     r"""A convolution (unturned, as is usual) over any number of axes: what `conv2d` records.
@@ -147,8 +120,8 @@ def conv(xp, x, weight, bias=None, /, *, how):
         (((2, 2, 2, 2), (2, 2, 3, 2)), {"space": (4, 3), "how": ODD}),
         (((2, 2, 2), (2, 1, 3)), {"space": (6,), "how": LINE}),
     ),
-    reference=lambda y, weight, space, how: _adjoint(
-        lambda x: _slow(x, weight, how=how), (len(y), weight.shape[1] * how[-1], *space), y
+    reference=lambda y, weight, space, how: adjoint(
+        lambda x: convolved(x, weight, how=how), (len(y), weight.shape[1] * how[-1], *space), y
     ),
 )
 def conv_input(xp, y, weight, /, space, how):
@@ -163,8 +136,8 @@ def conv_input(xp, y, weight, /, space, how):
         (((2, 2, 2, 2), (2, 4, 4, 3)), {"kernel": (3, 2), "how": ODD}),
         (((2, 2, 2), (2, 1, 6)), {"kernel": (3,), "how": LINE}),
     ),
-    reference=lambda y, x, kernel, how: _adjoint(
-        lambda w: _slow(x, w, how=how), (y.shape[1], x.shape[1] // how[-1], *kernel), y
+    reference=lambda y, x, kernel, how: adjoint(
+        lambda w: convolved(x, w, how=how), (y.shape[1], x.shape[1] // how[-1], *kernel), y
     ),
 )
 def conv_weight(xp, y, x, /, kernel, how):
@@ -210,7 +183,7 @@ def _convolve(n, x, weight, bias, stride, padding, dilation, groups):
         (((2, 2, 5), (3, 2, 2), (3,)), {}),
         (((2, 5), (2, 1, 3)), {"padding": "same", "groups": 2}),
     ),
-    reference=lambda x, weight, bias=0.0, padding=0, groups=1: _slow(
+    reference=lambda x, weight, bias=0.0, padding=0, groups=1: convolved(
         x.reshape(-1, 2, 5), weight, bias,
         how=((1,), ((1, 1) if padding else (0, 0),), (1,), groups),
     ).reshape(*x.shape[:-2], len(weight), -1),
@@ -234,7 +207,7 @@ def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         (((2, 2, 3, 3), (2, 2, 2, 2), (2,)), {}),
         (((1, 2, 4, 3), (2, 1, 3, 2)), {"stride": (2, 1), "padding": 1, "groups": 2}),
     ),
-    reference=lambda x, weight, bias=0.0, stride=(1, 1), padding=0, groups=1: _slow(
+    reference=lambda x, weight, bias=0.0, stride=(1, 1), padding=0, groups=1: convolved(
         x, weight, bias, how=(stride, ((padding, padding),) * 2, (1, 1), groups)
     ),
 )
@@ -278,7 +251,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         (((2, 1, 4, 3),), {"kernel": (3, 2), "how": ODD[:3]}),
         (((2, 1, 6),), {"kernel": (3,), "how": LINE[:3], "fill": -1.0}),
     ),
-    reference=_windows,
+    reference=windows,
 )
 def unfold(xp, x, /, kernel, how, fill=0.0):
     r"""The windows under a kernel: (N, C, \*space) becomes (N, C, \*places, \*kernel).
@@ -303,8 +276,8 @@ def unfold(xp, x, /, kernel, how, fill=0.0):
         (((2, 1, 2, 2, 3, 2),), {"space": (4, 3), "how": ODD[:3]}),
         (((2, 1, 2, 3),), {"space": (6,), "how": LINE[:3]}),
     ),
-    reference=lambda x, space, how: _adjoint(
-        lambda y: _windows(y, x.shape[-len(space) :], how), (*x.shape[:2], *space), x
+    reference=lambda x, space, how: adjoint(
+        lambda y: windows(y, x.shape[-len(space) :], how), (*x.shape[:2], *space), x
     ),
 )
 def fold(xp, x, /, space, how):
@@ -342,7 +315,7 @@ fold.vjp(x=lambda xp, g, shapes, space, how: xp.unfold(g, shapes[0][len(space) +
             ("only -inf beside padding", [-math.inf], ((1, 0),), [1.0]),
         )
     ),
-    reference=lambda x, kernel, how: _windows(x, kernel, how, -np.inf).max(
+    reference=lambda x, kernel, how: windows(x, kernel, how, -np.inf).max(
         axis=tuple(range(-len(kernel), 0))
     ),
 )
@@ -475,7 +448,7 @@ def avg_pool1d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
         (((1, 1, 3, 3),), {"kernel_size": 2, "padding": 1, "count_include_pad": False}),
     ),
     reference=lambda x, kernel_size, padding=0, count_include_pad=True: np.nanmean(
-        _windows(x, (2, 2), ((2, 2), ((padding,) * 2,) * 2, (1, 1)), np.nan), (-2, -1)
+        windows(x, (2, 2), ((2, 2), ((padding,) * 2,) * 2, (1, 1)), np.nan), (-2, -1)
     ),
 )
 def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):

@@ -19,6 +19,7 @@ from ..protocols import composite
 from ..registry import OVERRIDES
 from ..tape import Tensor, raw, sum_to, wrap
 from .elementwise import identity, where
+from .references import added, put, written
 from .shaping import at_least, broadcast_to, concatenate, ints, moveaxis, on_axis, reshape
 
 FULL = (None, None, None)
@@ -168,18 +169,6 @@ SCATTER_CASES = tuple(
 )
 
 
-def _added(v, *indices, shape, key):
-    out = np.zeros(shape)
-    np.add.at(out, decode(key, indices), v)
-    return out
-
-
-def _written(x, v, *indices, key):
-    out = x.copy()
-    out[decode(key, indices)] = v
-    return out
-
-
 def _scatter_front(v, index, shape):
     v, shape = _tensor(v), ints(shape)
     key, arrays = encode(v, index)
@@ -190,7 +179,7 @@ def _scatter_front(v, index, shape):
 @primitive(
     front=_scatter_front,
     cases=SCATTER_CASES,
-    reference=_added,
+    reference=added,
     why="a boolean index: values decide how many elements it takes",
 )
 def scatter_add(xp, v, /, *indices, shape, key):
@@ -234,7 +223,7 @@ def _written_gradient(xp, g, indices, shapes, key):
         (((4, 3), (2, 3), [1, 1]), {"key": (ARRAY,)}),
         (((4, 3), (1, 3), [True, False, True, True]), {"key": (ARRAY,)}),
     ),
-    reference=_written,
+    reference=written,
     why="a boolean index: values decide how many elements it takes",
 )
 def setitem(xp, x, v, /, *indices, key):
@@ -592,16 +581,11 @@ def _constant(x, axis, width, value):
     return wrap(x.backend.xp.full(shape, value, dtype=x.dtype))
 
 
-def _put(x, indices, values, axis):
-    np.put_along_axis(x, indices, values, axis)
-    return x
-
-
 @composite(
     operands=2,
     cases=((((2, 3), [[0], [2]], (2, 1)), {"axis": 1}), (((2, 3), [[1]], ()), {"axis": -1}),
            (((2, 3), [5, 0], (2,)), {"axis": None})),
-    reference=lambda x, ids, values, axis: _put(x.copy(), ids, values, axis),
+    reference=lambda x, ids, values, axis: put(x.copy(), ids, values, axis),
 )  # fmt: skip
 def put_along_axis(x, indices, values, axis):
     r"""A copy of `x` with values written along an axis, where `take_along_axis` would read.

@@ -15,48 +15,17 @@ from ..protocols import composite
 from ..tape import sum_to
 from .elementwise import absolute, astype, power, where
 from .reductions import CASES, max, min, over_or_zero, spread, sum
+from .references import (
+    of_symmetric,
+    positive_definite,
+    spread_values,
+    vectors_without_signs,
+    without_signs,
+)
 from .shaping import broadcast_to, copy, expand_dims, moveaxis, squeeze, swapaxes
 
 EPS = {"f": 2.0**-23, "d": 2.0**-52}
 REPEATED = "has {} within rounding of each other, so no gradient through their vectors"
-
-
-def spread_values(rng, shape):
-    """Draw matrices whose singular values lie apart, the smallest near 0.75."""
-    *batch, m, n = shape
-    k = builtins.min(m, n)
-    left, right = (np.linalg.qr(rng.normal(size=(*batch, i, i)))[0][..., :k] for i in (m, n))
-    values = 0.75 * np.arange(1, k + 1) + rng.uniform(-0.1, 0.1, (*batch, k))
-    return left * values[..., None, :] @ right.mT
-
-
-def positive_definite(rng, shape):
-    """Draw symmetric positive definite matrices whose eigenvalues lie apart."""
-    vectors = np.linalg.qr(rng.normal(size=shape))[0]
-    values = 0.75 * np.arange(1, shape[-1] + 1) + rng.uniform(-0.1, 0.1, shape[:-1])
-    x = vectors * values[..., None, :] @ vectors.mT
-    return (x + x.mT) / 2.0
-
-
-def of_symmetric(f):
-    """The function of the symmetric part: on symmetric matrices no element moves alone."""
-    return lambda x: f((x + x.mT) * 0.5)
-
-
-def without_signs(f):
-    """The function, with the signs of vectors (rows of what is last) divided out: they jump."""
-
-    def run(x):
-        left, *middle, right = f(x)
-        signs = left[..., :1, : right.shape[-2]]
-        return [left[..., : right.shape[-2]] * signs, *middle, right * signs.mT]
-
-    return run
-
-
-def vectors_without_signs(f):
-    """The same for eigenvalues and eigenvectors."""
-    return of_symmetric(lambda x: [(out := f(x))[0], out[1] * out[1][..., :1, :]])
 
 
 def _matrices(name, x, square=True):
@@ -533,7 +502,8 @@ def qr(x, mode="reduced") -> Any:
 def _inverse_gaps(xp, name, what, w, used):
     """:math:`1 / (w_j - w_i)`, and 0 for those too near, which no gradient may have used."""
     gaps = xp.expand_dims(w, -2) - xp.expand_dims(w, -1)
-    size = xp.expand_dims(xp.sum(xp.absolute(w), axis=-1, keepdims=True), -1)
+    size = xp.sum(xp.absolute(w), axis=-1, keepdims=True) * builtins.max(w.shape[-1], 1) ** -0.5
+    size = xp.expand_dims(size, -1)
     near = xp.absolute(gaps) <= 4.0 * EPS.get(w.dtype.char, EPS["d"]) * size
     other = xp.logical_not(xp.eye(w.shape[-1], dtype=bool))
     reached = xp.expand_dims(used, -2) | xp.expand_dims(used, -1)
