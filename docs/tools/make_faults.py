@@ -11,6 +11,7 @@ import re
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from textwrap import fill
 from types import ModuleType
 from typing import Any
 
@@ -102,7 +103,9 @@ def page(module: ModuleType, told: dict[str, list[str]]) -> str:
         for text in (text for test in tests for text in told.get(test, ())):
             said.setdefault(re.sub(VALUES, "", text), text)
         if said:
-            out.append("\n```text\n" + "\n".join(list(said.values())[:SHOWN]) + "\n```")
+            lines = (fill(text, 90, subsequent_indent="    ", break_long_words=False,
+                          break_on_hyphens=False) for text in list(said.values())[:SHOWN])  # fmt: skip
+            out.append("\n```text\n" + "\n".join(lines) + "\n```")
         out.append("\nTested by " + ", ".join(f"`{test}`" for test in tests) + ".")
     return "\n".join(out) + "\n"
 

@@ -178,6 +178,20 @@ def max_and_winner(x: np.ndarray, axes: int = 1) -> tuple[np.ndarray, np.ndarray
     return (best, winner) if np.isfinite(best.max(initial=0)) else GENERAL.max_and_winner(x, axes)
 
 
+def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Mean; of windows (the last axes, with long steps in memory) by adding whole arrays."""
+    n = len(axis) if isinstance(axis, tuple) and not keepdims else 0
+    last = n > 1 and axis in (tuple(range(-n, 0)), tuple(range(x.ndim - n, x.ndim)))
+    size = math.prod(x.shape[-n:]) if last else 0
+    if not 0 < size <= MOST[1] or x.dtype.char not in "fd" or x.flags.c_contiguous:
+        return np.mean(x, axis=axis, keepdims=keepdims)
+    out = np.zeros_like(x[(..., *(0,) * n)])
+    for at in np.ndindex(x.shape[-n:]):
+        out += x[(..., *at)]
+    out *= 1.0 / size
+    return out
+
+
 def scatter_add(v: np.ndarray, indices: Any, shape: Any, key: Any) -> np.ndarray:
     """Zeros with `v` added at an index; along one axis long rows are added one by one.
 
@@ -238,6 +252,7 @@ class NumpyBackend(Backend):
             special,
             matmul=matmul,
             sum=sum,
+            mean=mean,
             max=largest,
             min=smallest,
             one_hot=one_hot,
