@@ -103,8 +103,11 @@ def page(module: ModuleType, told: dict[str, list[str]]) -> str:
         for text in (text for test in tests for text in told.get(test, ())):
             said.setdefault(re.sub(VALUES, "", text), text)
         if said:
-            lines = (fill(text, 90, subsequent_indent="    ", break_long_words=False,
-                          break_on_hyphens=False) for text in list(said.values())[:SHOWN])  # fmt: skip
+            lines = (
+                fill(text, 90, subsequent_indent="    ", break_long_words=False,
+                     break_on_hyphens=False)
+                for text in list(said.values())[:SHOWN]
+            )  # fmt: skip
             out.append("\n```text\n" + "\n".join(lines) + "\n```")
         out.append("\nTested by " + ", ".join(f"`{test}`" for test in tests) + ".")
     return "\n".join(out) + "\n"
