@@ -231,8 +231,8 @@ Tensor([1.  , 0.25])
 
 ## The table
 
-The last column is the gradient of the sum of the result with respect to each operand; a dash is not
-laid down.
+The last column is the gradient of the sum of the result with respect to each operand; a dash: none
+is laid down.
 
 """
 
