@@ -33,16 +33,14 @@ WHOLE = {
 #: What comes nearest to some of NumPy's functions whose names do not tell.
 NEAREST = {
     "argwhere": "nonzero", "array_equal": "allclose", "average": "mean", "block": "concatenate",
-    "choose": "where", "compress": "take", "cond": "linalg.svdvals", "convolve": "conv1d",
-    "correlate": "conv1d", "cumulative_prod": "cumprod", "cumulative_sum": "cumsum",
-    "delete": "take", "divmod": "remainder", "eig": "linalg.eigh", "eigvals": "linalg.eigvalsh",
-    "extract": "take", "flatnonzero": "nonzero", "fmod": "remainder", "gradient": "diff",
-    "insert": "concatenate", "isclose": "allclose", "isneginf": "isinf", "isposinf": "isinf",
-    "lstsq": "linalg.pinv", "matrix_norm": "norm", "matrix_rank": "linalg.svdvals",
-    "matvec": "matmul", "multi_dot": "matmul", "partition": "sort", "percentile": "sort",
-    "piecewise": "where", "quantile": "sort", "resize": "reshape", "select": "where",
-    "tensorinv": "linalg.inv", "tensorsolve": "linalg.solve", "trapezoid": "sum",
-    "vecmat": "matmul", "vector_norm": "norm",
+    "cond": "linalg.svdvals", "convolve": "conv1d", "correlate": "conv1d",
+    "cumulative_prod": "cumprod", "cumulative_sum": "cumsum", "divmod": "remainder",
+    "eig": "linalg.eigh", "eigvals": "linalg.eigvalsh", "fmod": "remainder", "gradient": "diff",
+    "isclose": "allclose", "lstsq": "linalg.pinv", "matrix_norm": "norm",
+    "matrix_rank": "linalg.svdvals", "matvec": "matmul", "multi_dot": "matmul", "partition": "sort",
+    "percentile": "sort", "piecewise": "where", "quantile": "sort", "resize": "reshape",
+    "select": "where", "tensorinv": "linalg.inv", "tensorsolve": "linalg.solve", "trapezoid": "sum",
+    "vector_norm": "norm",
 }  # fmt: skip
 #: Options that say where a result is written, or how: not for Tensors; and what there is instead.
 REFUSED = {
@@ -136,6 +134,11 @@ def plan(function: Any) -> dict[str, int | str | None]:
     return found
 
 
+def _refused(function: Any, key: str) -> TypeError:
+    ours = _called(OVERRIDES[function]) + REFUSED.get(key, "")
+    return TypeError(f"{_named(function)} with {key}= does not take Tensors; use {ours}")
+
+
 def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
     op: Any = OVERRIDES.get(function)
     if op is None:
@@ -150,10 +153,7 @@ def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: 
         p, to = signature.parameters[key], plan(function)[key]
         if key in REFUSED:
             if not _is_default(p, value):
-                raise TypeError(
-                    f"{_named(function)} with {key}= does not take Tensors; use "
-                    f"{_called(op)}{REFUSED[key]}"
-                )
+                raise _refused(function, key)
         elif p.kind is p.VAR_POSITIONAL:
             places += value
         elif p.kind is p.VAR_KEYWORD:
@@ -164,9 +164,7 @@ def _array_function(self: Tensor, function: Any, types: Any, args: Any, kwargs: 
             ours[to] = value
         elif not _is_default(p, value):
             if key not in OPTIONS:
-                raise TypeError(
-                    f"{_named(function)} with {key}= does not take Tensors; use {_called(op)}"
-                )
+                raise _refused(function, key)
             options[key] = value
     call: Callable[..., Any] = op
     for key, value in options.items():
@@ -253,12 +251,13 @@ def _copy(call: Any, function: Any, copy: bool) -> Any:
 
 
 def _device(call: Any, function: Any, device: Any) -> Any:
-    raise ValueError(f"np.{function.__name__}: NumPy's only device is 'cpu', got {device!r}")
-
-
-def _same(call: Any, function: Any, value: Any) -> Any:
-    """Ignore what changes only how a result is computed: sorts are always stable."""
+    if device != "cpu":
+        raise ValueError(f"np.{function.__name__}: NumPy's only device is 'cpu', got {device!r}")
     return call
+
+
+#: What changes only how a result is computed; sorts are always stable.
+IGNORED = ("kind", "optimize", "overwrite_input", "stable")
 
 
 #: What an option that ours lack makes of a call.
@@ -267,17 +266,12 @@ OPTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "correction": lambda call, function, n: lambda *args, **options: call(
         *args, **options | {"ddof": n}
     ),
-    "device": lambda call, function, name: (
-        call if name == "cpu" else _device(call, function, name)
-    ),
+    "device": _device,
     "dtype": _dtype,
     "initial": _initial,
-    "kind": _same,
     "mean": _mean,
     "mode": _mode,
-    "optimize": _same,
-    "overwrite_input": _same,
-    "stable": _same,
+    **dict.fromkeys(IGNORED, lambda call, function, value: call),
 }
 
 Tensor.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]

@@ -15,14 +15,12 @@ MISSING: Any = object()  # the default of an attribute that has none
 TORCH = {"dim": "axis", "keepdim": "keepdims", "unbiased": "ddof", "correction": "ddof"}
 #: What functions and methods that are not here are called, or done with.
 SPELLED = {
-    "autograd": "mg.grad, mg.vjp", "cat": "mg.concatenate", "chunk": "mg.split", "clamp": "mg.clip",
-    "contiguous": "mg.copy", "cpu": "x.to('numpy')", "cuda": "x.to('cupy')",
-    "device": "x.backend", "dim": "x.ndim", "double": "x.astype('float64')",
+    "cat": "mg.concatenate", "chunk": "mg.split", "clamp": "mg.clip", "cpu": "x.to('numpy')",
+    "cuda": "x.to('cupy')", "dim": "x.ndim", "double": "x.astype('float64')",
     "expand": "mg.broadcast_to", "flat": "mg.ravel", "float": "x.astype('float32')",
-    "float32": "dtype='float32'", "float64": "dtype='float64'", "from_numpy": "mg.asarray",
-    "gather": "mg.take_along_axis", "int64": "dtype='int64'", "long": "x.astype('int64')",
+    "float32": "dtype='float32'", "from_numpy": "mg.asarray", "gather": "mg.take_along_axis",
     "masked_fill": "mg.where", "numel": "x.size", "permute": "mg.transpose", "pow": "mg.power",
-    "rand": "mg.random.uniform", "randn": "mg.random.normal", "t": "x.T", "unbind": "mg.unstack",
+    "rand": "mg.random.uniform", "randn": "mg.random.normal", "t": "x.T",
     "unsqueeze": "mg.expand_dims", "view": "mg.reshape",
 }  # fmt: skip
 
