@@ -38,9 +38,8 @@ NEAREST = {
     "eig": "linalg.eigh", "eigvals": "linalg.eigvalsh", "fmod": "remainder", "gradient": "diff",
     "isclose": "allclose", "lstsq": "linalg.pinv", "matrix_norm": "norm",
     "matrix_rank": "linalg.svdvals", "matvec": "matmul", "multi_dot": "matmul", "partition": "sort",
-    "percentile": "sort", "piecewise": "where", "quantile": "sort", "resize": "reshape",
-    "select": "where", "tensorinv": "linalg.inv", "tensorsolve": "linalg.solve", "trapezoid": "sum",
-    "vector_norm": "norm",
+    "percentile": "sort", "quantile": "sort", "select": "where", "tensorinv": "linalg.inv",
+    "tensorsolve": "linalg.solve", "trapezoid": "sum", "vector_norm": "norm",
 }  # fmt: skip
 #: Options that say where a result is written, or how: not for Tensors; and what there is instead.
 REFUSED = {

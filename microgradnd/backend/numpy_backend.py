@@ -178,6 +178,20 @@ def max_and_winner(x: np.ndarray, axes: int = 1) -> tuple[np.ndarray, np.ndarray
     return (best, winner) if np.isfinite(best.max(initial=0)) else GENERAL.max_and_winner(x, axes)
 
 
+def _is_zero(x: Any) -> bool:
+    return type(x) is float and x == 0.0 and math.copysign(1.0, x) > 0.0
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """Choose by a mask; an array or 0 by its bits times the mask: on a random one a tenth."""
+    if _is_zero(x) and type(condition) is np.ndarray:
+        condition, x, y = np.logical_not(condition), y, x
+    arrays = type(x) is type(condition) is np.ndarray and condition.dtype == bool
+    if not (arrays and _is_zero(y) and x.ndim and x.dtype.kind == "f"):
+        return np.where(condition, x, y)
+    return np.multiply(x.view(f"u{x.itemsize}"), condition).view(x.dtype)
+
+
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Mean; of windows (the last axes, with long steps in memory) by adding whole arrays."""
     n = len(axis) if isinstance(axis, tuple) and not keepdims else 0
@@ -253,6 +267,7 @@ class NumpyBackend(Backend):
             matmul=matmul,
             sum=sum,
             mean=mean,
+            where=where,
             max=largest,
             min=smallest,
             one_hot=one_hot,

@@ -310,6 +310,11 @@ def sign(xp, x, /):
 sign.vjp(x=lambda xp, g: xp.zeros_like(g))
 
 
+def _halved(xp, g, x, y, wins):
+    """What `x` gets of the gradient: all if it wins, half at a tie."""
+    return xp.where(x == y, 0.5 * g, 0.0) + xp.where(wins, g, 0.0)
+
+
 @primitive(
     elementwise=True,
     numpy=np.maximum,
@@ -334,11 +339,9 @@ def maximum(xp, x, y, /):
 
 
 maximum.vjp(
-    x=lambda xp, g, x, y: xp.where(x == y, 0.5 * g, xp.where((x > y) | (x != x), g, 0.0)),
-    y=lambda xp, g, x, y: xp.where(
-        x == y, 0.5 * g, xp.where((x > y) | (x != x), 0.0, g)
-    ),
-)  # fmt: skip
+    x=lambda xp, g, x, y: _halved(xp, g, x, y, (x > y) | (x != x)),
+    y=lambda xp, g, x, y: _halved(xp, g, x, y, (y > x) | ((y != y) & (x == x))),
+)
 
 
 @primitive(
@@ -365,16 +368,9 @@ def minimum(xp, x, y, /):
 
 
 minimum.vjp(
-    x=lambda xp, g, x, y: xp.where(x == y, 0.5 * g, xp.where((x < y) | (x != x), g, 0.0)),
-    y=lambda xp, g, x, y: xp.where(
-        x == y, 0.5 * g, xp.where((x < y) | (x != x), 0.0, g)
-    ),
-)  # fmt: skip
-
-
-def _halved(xp, g, x, y, wins):
-    """What `x` gets of the gradient: all if it wins, half at a tie."""
-    return xp.where(x == y, 0.5 * g, xp.where(wins, g, 0.0))
+    x=lambda xp, g, x, y: _halved(xp, g, x, y, (x < y) | (x != x)),
+    y=lambda xp, g, x, y: _halved(xp, g, x, y, (y < x) | ((y != y) & (x == x))),
+)
 
 
 @primitive(
