@@ -21,7 +21,7 @@ else:
     COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
     # Plain `pytest`: the same few examples every time.
     settings.register_profile("dev", max_examples=2, derandomize=True, database=None, **COMMON)
-    settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **COMMON)
+    settings.register_profile("ci", max_examples=8, derandomize=True, print_blob=True, **COMMON)
     settings.register_profile("nightly", max_examples=1000, print_blob=True, **COMMON)
     settings.load_profile(PROFILE)
 
