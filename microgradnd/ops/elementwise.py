@@ -1018,7 +1018,12 @@ arctan2.vjp(
 )
 
 
-@primitive(elementwise=True, numpy=np.sinc, conventions=(("sinc at 0", ([0.0],), {}, ([0.0],)),))
+@primitive(
+    elementwise=True,
+    numpy=np.sinc,
+    domain=(-1.3, 1.3),  # between zeros of the slope, which cancels there
+    conventions=(("sinc at 0", ([0.0],), {}, ([0.0],)),),
+)
 def sinc(xp, x, /):
     r"""The sine over its argument, :math:`\frac{\sin \pi x}{\pi x}`, and 1 at 0.
 
