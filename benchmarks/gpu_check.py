@@ -265,8 +265,9 @@ def suite(task: Task) -> Outcome:
             command, env = waiting.pop(name)
             log = (task.scratch / f"{Path(env['XML']).stem}.log").open("w+", encoding="utf-8")
             process = subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | env, stdout=log, stderr=subprocess.STDOUT
-            )
+                command, cwd=ROOT, env=os.environ | env, stdout=log, stderr=subprocess.STDOUT,
+                preexec_fn=heed_interrupts if os.name == "posix" else None,
+            )  # fmt: skip
             running[name] = process, log
         time.sleep(0.05)
         late = task.left() < 10
@@ -293,6 +294,11 @@ def suite(task: Task) -> Outcome:
     line = ", ".join(f"{counts[key]} {key}" for key in (PASSED, FAILED, SKIPPED))
     numbers = {**counts, "files": sorted({*ON_DEVICE, *({} if bare else AS_THEY_STAND)})}
     return Outcome(FAILED if failures else PASSED, f"{line} on the device", findings, numbers)
+
+
+def heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs: they, and their children, ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop(processes: Sequence[Any], seconds: float = 5.0) -> None:
