@@ -297,7 +297,7 @@ def suite(task: Task) -> Outcome:
 
 
 def heed_interrupts() -> None:
-    """Undo what a shell does to its background jobs: they, and their children, ignore interrupts."""
+    """Undo what a shell does to its background jobs: they and their children ignore interrupts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
